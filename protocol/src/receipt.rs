@@ -1,0 +1,166 @@
+//! The three records of a chain: intent, receipt and abort, as in-toto predicates.
+//!
+//! An intent is durable before the workload's first instruction; a receipt or an abort closes it. So a crash, a `kill -9` or
+//! a full disk leaves a gap that can be proved, never silence.
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Sha256Digest;
+use crate::run::Run;
+
+/// `predicateType` of a [`Receipt`].
+pub const RECEIPT_TYPE: &str = "https://bpi.io/attestation/execution-receipt/v1";
+/// `predicateType` of an [`Intent`].
+pub const INTENT_TYPE: &str = "https://bpi.io/attestation/execution-intent/v1";
+/// `predicateType` of an [`Abort`].
+pub const ABORT_TYPE: &str = "https://bpi.io/attestation/execution-abort/v1";
+
+/// Position in a host's chain for one boundary.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ChainLink {
+    /// Whose chain on this host: the containerd namespace, or `local` for runs without containerd.
+    pub boundary: String,
+    /// 0 for the first record, then one more each.
+    pub seq: u64,
+    /// SHA-256 of the previous envelope's PAE; absent only at `seq` 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prev: Option<Sha256Digest>,
+    /// SHA-256 of the PAE of the intent that a receipt or an abort closes; absent in an intent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_ref: Option<Sha256Digest>,
+}
+
+/// Predicate of an execution receipt: the run, and what only this host knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Receipt {
+    /// The deterministic core; the JCS bytes of this member are `run.json`, whose digest is `subject[0]`.
+    pub run: Run,
+    /// How much of the run the cage controlled, and what of it this host could enforce.
+    pub assurance: Assurance,
+    /// What was seen from outside.
+    pub observed: Observed,
+    /// Who signs.
+    pub host: Host,
+    /// Where this record stands.
+    pub chain: ChainLink,
+}
+
+/// What the receipt claims, and what it does not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Assurance {
+    /// `D0` … `D3`.
+    pub level: String,
+    /// Each source of nondeterminism and its status, sorted by name.
+    pub sources: Vec<Source>,
+    /// Each fence the policy demands and whether it was in force, sorted by name.
+    pub fences: Vec<Fence>,
+    /// Processes that entered by exec after the start; not empty means that a person or a probe could have changed the result.
+    pub execs: Vec<ExecRecord>,
+}
+
+/// Status of one source of nondeterminism: `controlled`, `pinned`, `witnessed`, `uncontrolled` or `not-exercised`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Source {
+    /// `clock`, `entropy`, `network`, ….
+    pub name: String,
+    /// One of the five words.
+    pub status: String,
+}
+
+/// One fence: `in-force`, or `absent` with the reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fence {
+    /// `seccomp`, `apparmor`, `landlock`, `cgroup-memory`, ….
+    pub name: String,
+    /// `in-force` or `absent`.
+    pub status: String,
+    /// Why it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// One process that entered the running container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExecRecord {
+    /// Digest of the JCS bytes of its argument array.
+    pub argv: Sha256Digest,
+    /// RFC 3339, UTC.
+    pub started_on: String,
+}
+
+/// What only this host saw.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Observed {
+    /// Container id, as the caller named it.
+    pub container_id: String,
+    /// Version of docklock with its commit.
+    pub runtime_version: String,
+    /// Digest of the binary that supervised the run.
+    pub runtime_digest: Sha256Digest,
+    /// RFC 3339, UTC.
+    pub started_on: String,
+    /// RFC 3339, UTC.
+    pub finished_on: String,
+    /// `uname -r`.
+    pub kernel: String,
+    /// CPU time of the whole container in microseconds, where the host counts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_usec: Option<u64>,
+    /// Highest memory use of the whole container in bytes, where the host counts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_peak_bytes: Option<u64>,
+    /// True when the client stopped reading and part of a stream was hashed but not delivered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub output_undelivered: bool,
+}
+
+/// The host that signs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Host {
+    /// SPIFFE id, `spiffe://<trust domain>/host/<name>`.
+    pub id: String,
+    /// OpenSSH fingerprint of the signing key, `SHA256:<base64 without padding>`.
+    pub keyid: String,
+    /// Kernel boot id, so that clocks before and after a reboot are not compared.
+    pub boot_id: String,
+}
+
+/// Predicate of an intent: what is about to run. Its subject is the caged configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Intent {
+    /// Container id, as the caller named it.
+    pub container_id: String,
+    /// Policy about to be in force.
+    pub cage: crate::run::CageRef,
+    /// RFC 3339, UTC.
+    pub intended_on: String,
+    /// Who signs.
+    pub host: Host,
+    /// Where this record stands.
+    pub chain: ChainLink,
+}
+
+/// Predicate of an abort: an intent that will never have a receipt, and why. Its subject is the intent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Abort {
+    /// Container id, as the caller named it.
+    pub container_id: String,
+    /// One sentence.
+    pub reason: String,
+    /// RFC 3339, UTC.
+    pub aborted_on: String,
+    /// Who signs.
+    pub host: Host,
+    /// Where this record stands.
+    pub chain: ChainLink,
+}
