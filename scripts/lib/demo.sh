@@ -1,0 +1,110 @@
+# `up`, `down`, `doctor`, `env`: the whole way of one receipt on this machine.
+
+DEMO_IMAGE=bpi.local/demo:1
+DEMO_NAMESPACE=demo
+
+demo_image() {
+  local rootfs="$BPI_CACHE/demo-rootfs" archive="$BPI_CACHE/demo.tar"
+  rm -rf "$rootfs" && mkdir -p "$rootfs"/{bin,etc,tmp,proc,sys,dev,root}
+  cp /bin/busybox "$rootfs/bin/busybox"
+  local applet
+  for applet in $(/bin/busybox --list); do
+    [ "$applet" = busybox ] || ln -s busybox "$rootfs/bin/$applet"
+  done
+  printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n' >"$rootfs/etc/passwd"
+  printf 'root:x:0:\nnogroup:x:65534:\n' >"$rootfs/etc/group"
+  "$BPI_ROOT/scripts/lib/oci-image" "$rootfs" "$DEMO_IMAGE" "$archive"
+  rm -rf "$rootfs"
+}
+
+demo_binaries() { # demo_binaries PROFILE: where the private containerd looks for shims
+  local from="$CARGO_TARGET_DIR/$1"
+  mkdir -p "$BPI_HOME/bin"
+  install -m 0755 "$from/containerd-shim-bpi-docklock" "$from/docklock" "$BPI_HOME/bin/"
+  ln -sfn containerd-shim-bpi-docklock "$BPI_HOME/bin/containerd-shim-docklock-v1"
+}
+
+demo_config() {
+  mkdir -p "$BPI_HOME/profiles"
+  cat >"$BPI_HOME/docklock.toml" <<CONF
+# Written by scripts/bpi up.
+key_file = "$BPI_HOME/host.key"
+state_dir = "$BPI_RUN/docklock"
+spool_dir = "$BPI_HOME/spool"
+profiles_dir = "$BPI_HOME/profiles"
+CONF
+  if [ ! -f "$BPI_HOME/host.key" ]; then
+    DOCKLOCK_CONFIG="$BPI_HOME/docklock.toml" "$BPI_HOME/bin/docklock" keygen "$BPI_HOME/host.key"
+    changed "made the host key $BPI_HOME/host.key (its public half: $BPI_HOME/host.key.pub.pem)"
+  fi
+}
+
+demo_docklock() { DOCKLOCK_CONFIG="$BPI_HOME/docklock.toml" "$BPI_HOME/bin/docklock" "$@"; }
+
+demo_up() {
+  need_root up
+  packages_need "to build" "${BUILD_PACKAGES[@]}"
+  packages_need "to run containers" "${RUN_PACKAGES[@]}"
+  build release
+  demo_binaries release
+  demo_config
+  daemon_up
+  say "…  make the demo image here, from busybox"
+  say "   $DEMO_IMAGE $(demo_image)"
+  daemon_ctr -n "$DEMO_NAMESPACE" images import "$BPI_CACHE/demo.tar" >/dev/null
+  demo_run
+  say
+  say "The private containerd goes on. To use it:  eval \"\$(scripts/bpi env)\"   To stop it:  scripts/bpi down"
+}
+
+demo_run() {
+  local id evidence
+  id="hello-$(date +%s)-$$"
+  evidence="$BPI_HOME/evidence/$id"
+  say
+  say "\$ ctr run --rm --runtime io.bpi.docklock $DEMO_IMAGE $id sh -c 'echo …; uname -n; id -u'"
+  daemon_ctr -n "$DEMO_NAMESPACE" run --rm --runtime io.bpi.docklock "$DEMO_IMAGE" "$id" \
+    sh -c 'echo "hello from inside the cage"; uname -n; id -u' || die "the container ended with $?"
+  mkdir -p "$BPI_HOME/evidence"
+  say
+  say "\$ docklock receipts export $id"
+  demo_docklock receipts export --boundary "$DEMO_NAMESPACE" "$id" "$evidence"
+  say
+  say "\$ docklock verify $evidence --trust $BPI_HOME/host.key.pub.pem"
+  demo_docklock verify "$evidence" --trust "$BPI_HOME/host.key.pub.pem"
+}
+
+demo_down() {
+  need_root down
+  daemon_down
+  if [ "${1:-}" = --purge ]; then
+    rm -rf --one-file-system "$BPI_HOME"
+    changed "removed $BPI_HOME with its key and receipts"
+  elif [ -d "$BPI_HOME" ]; then
+    say "kept: $BPI_HOME (key, receipts, images) and $CARGO_TARGET_DIR (build); scripts/bpi down --purge removes the first"
+  fi
+}
+
+demo_env() {
+  printf 'export CONTAINERD_ADDRESS=%q CONTAINERD_NAMESPACE=%q DOCKLOCK_CONFIG=%q PATH=%q:"$PATH"\n' \
+    "$DAEMON_SOCKET" "$DEMO_NAMESPACE" "$BPI_HOME/docklock.toml" "$BPI_HOME/bin"
+}
+
+demo_doctor() {
+  local missing
+  missing="$(packages_missing "${BUILD_PACKAGES[@]}" "${RUN_PACKAGES[@]}" "${TEST_PACKAGES[@]}" "${VM_PACKAGES[@]}" | tr '\n' ' ')"
+  say "packages missing: ${missing:-none}"
+  say "containerd:       $(containerd --version 2>/dev/null || echo none)"
+  say "rust:             $(rustc --version 2>/dev/null || echo none)"
+  if daemon_is_ours; then say "private daemon:   process $(cat "$DAEMON_PID"), $DAEMON_SOCKET"; else say "private daemon:   not running"; fi
+  local docklock
+  for docklock in "$BPI_HOME/bin/docklock" "$CARGO_TARGET_DIR/release/docklock" "$CARGO_TARGET_DIR/ci/docklock"; do
+    if [ -x "$docklock" ]; then
+      say
+      DOCKLOCK_CONFIG="${DOCKLOCK_CONFIG:-$([ -f "$BPI_HOME/docklock.toml" ] && echo "$BPI_HOME/docklock.toml" || true)}"
+      if [ -n "$DOCKLOCK_CONFIG" ]; then export DOCKLOCK_CONFIG; else unset DOCKLOCK_CONFIG; fi
+      exec "$docklock" doctor "$@"
+    fi
+  done
+  say "docklock:         not built yet; scripts/bpi up builds it"
+}
