@@ -1,0 +1,70 @@
+//! A pod as a kubelet makes it: `RunPodSandbox` with the runtime handler that a RuntimeClass names.
+
+use std::time::Duration;
+
+use bpi_tests::cri::Cri;
+use bpi_tests::daemon::{Daemon, Settings, Version};
+use bpi_tests::image::REFERENCE;
+use bpi_tests::records::{all_closed, receipt_of};
+use bpi_tests::world::World;
+use bpi_tests::{Outcome, done, ensure, eventually, skipped};
+use k8s_cri::v1::ContainerState;
+
+pub const TESTS: &[(&str, crate::Test)] = &[("a_pod_logs_is_entered_measured_stopped_and_removed", whole_life)];
+
+/// CRI keeps its things in this containerd namespace.
+const BOUNDARY: &str = "k8s.io";
+
+fn whole_life(world: &World, version: Version) -> Outcome {
+    if !std::fs::exists("/usr/lib/cni/ptp").unwrap_or(false) {
+        return skipped("/usr/lib/cni/ptp does not exist (package containernetworking-plugins)");
+    }
+    let daemon = Daemon::start(world, version, &format!("pods-{}", version.label()), &Settings::default())?;
+    let archive = daemon.image.archive.to_string_lossy().into_owned();
+    let import = daemon.ctr(&["--namespace", BOUNDARY, "images", "import", &archive]);
+    bpi_tests::command::run(import, b"", bpi_tests::command::DEADLINE)?.ok()?;
+    let mut cri = Cri::connect(&daemon.socket)?;
+    eventually("CRI sees the image", Duration::from_secs(20), || {
+        cri.images().ok()?.contains(&REFERENCE.to_owned()).then_some(())
+    })?;
+    let outcome = pod(&mut cri, &daemon);
+    let log = daemon.log_tail();
+    let left = daemon.stop();
+    outcome.map_err(|failure| format!("{}; containerd says: {log}", bpi_tests::world::text_of(&failure)))?;
+    ensure(left.is_empty(), format!("left behind: {left:?}"))?;
+    done()
+}
+
+fn pod(cri: &mut Cri, daemon: &Daemon) -> Result<(), bpi_tests::Failure> {
+    let name = format!("pod-{}", daemon.version.label().replace('_', "-"));
+    let logs = daemon.folder.join("pod-logs");
+    let pod = cri.run_pod(&name, &logs, &[])?;
+    let script = "echo to-the-log; trap 'exit 0' TERM; while :; do sleep 0.05; done";
+    let container = cri.start(&pod, "main", REFERENCE, &["sh", "-c", script], &[])?;
+    let log = eventually("the log has its line", Duration::from_secs(20), || {
+        let text = std::fs::read_to_string(logs.join("main.log")).ok()?;
+        text.contains("to-the-log").then_some(text)
+    })?;
+    ensure(log.contains("stdout F to-the-log"), format!("the log is not in CRI's form: {log}"))?;
+    let inside = cri.exec(&container, &["sh", "-c", "echo inside; exit 4"])?;
+    ensure(inside.stdout == b"inside\n" && inside.exit_code == 4, format!("ExecSync gave {inside:?}"))?;
+    let stats = cri.stats(&container)?;
+    let bytes = stats.memory.and_then(|memory| memory.working_set_bytes).map_or(0, |value| value.value);
+    ensure(bytes > 0, "ContainerStats says that the container uses no memory")?;
+    ensure(cri.status(&container)?.0 == ContainerState::ContainerRunning, "the container is not running")?;
+    cri.stop_and_remove(&container, 10)?;
+    let receipt = receipt_of(&daemon.spool, BOUNDARY, &container)?;
+    let execs = receipt.predicate.pointer("/assurance/execs").and_then(serde_json::Value::as_array).map_or(0, Vec::len);
+    ensure(execs == 1, format!("one probe entered, the receipt names {execs}"))?;
+    // One that ends by itself: its exit code is the kubelet's answer.
+    let short = cri.start(&pod, "short", REFERENCE, &["sh", "-c", "exit 6"], &[])?;
+    let code = eventually("the short container has exited", Duration::from_secs(20), || {
+        let (state, code) = cri.status(&short).ok()?;
+        (state == ContainerState::ContainerExited).then_some(code)
+    })?;
+    ensure(code == 6, format!("the short container exited with {code}"))?;
+    cri.stop_and_remove(&short, 1)?;
+    cri.remove_pod(&pod)?;
+    all_closed(&daemon.spool, BOUNDARY, Duration::from_secs(10))?;
+    receipt_of(&daemon.spool, BOUNDARY, &pod.id).map(|_| ())
+}

@@ -1,0 +1,107 @@
+//! stdin, stdout, stderr and terminals: every byte arrives, and the receipt has its digest.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use bpi_tests::command::{DEADLINE, run, wait};
+use bpi_tests::daemon::Version;
+use bpi_tests::terminal::Terminal;
+use bpi_tests::world::World;
+use bpi_tests::{Outcome, done, ensure};
+use sha2::{Digest, Sha256};
+
+pub const TESTS: &[(&str, crate::Test)] = &[
+    ("stdin_through_a_pipe_arrives_whole_and_ends", stdin_pipe),
+    ("stdout_and_stderr_stay_apart", two_streams),
+    ("a_hundred_megabytes_of_output_arrive_whole", hundred_megabytes),
+    ("a_reader_that_leaves_early_does_not_hang_the_container", reader_leaves),
+    ("a_terminal_has_its_size_and_its_exit_code", terminal),
+    ("null_io_discards_output_and_hashes_it_all_the_same", null_io),
+];
+
+fn sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+fn stdin_pipe(world: &World, version: Version) -> Outcome {
+    let namespace = world.daemon(version)?.namespace("stdin")?;
+    let mut state = 1_u32;
+    let input: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    })
+    .take(3 << 20)
+    .collect();
+    let finished = run(namespace.run_command("cat", &[], &["cat"]), &input, DEADLINE)?.ok()?;
+    ensure(
+        finished.stdout == input,
+        format!("{} of {} bytes came back, or others", finished.stdout.len(), input.len()),
+    )?;
+    let receipt = namespace.receipt("cat")?;
+    ensure(receipt.result_digest("stdout") == sha256(&input), "the receipt has another digest of stdout")?;
+    namespace.leaves_nothing()?;
+    done()
+}
+
+fn two_streams(world: &World, version: Version) -> Outcome {
+    let namespace = world.daemon(version)?.namespace("two")?;
+    let finished = namespace.run("two", &[], &["sh", "-c", "echo out; echo err >&2; echo out"])?.ok()?;
+    ensure(finished.stdout == b"out\nout\n", format!("stdout was {:?}", finished.text()))?;
+    ensure(finished.stderr == b"err\n", format!("stderr was {:?}", finished.error_text()))?;
+    let receipt = namespace.receipt("two")?;
+    ensure(receipt.result_digest("stdout") == sha256(b"out\nout\n"), "the receipt has another digest of stdout")?;
+    ensure(receipt.result_digest("stderr") == sha256(b"err\n"), "the receipt has another digest of stderr")?;
+    done()
+}
+
+fn hundred_megabytes(world: &World, version: Version) -> Outcome {
+    let namespace = world.daemon(version)?.namespace("big")?;
+    let finished = namespace.run("big", &[], &["dd", "if=/dev/zero", "bs=1M", "count=100", "status=none"])?.ok()?;
+    ensure(finished.stdout.len() == 100 << 20, format!("{} bytes arrived", finished.stdout.len()))?;
+    let receipt = namespace.receipt("big")?;
+    ensure(receipt.result_digest("stdout") == sha256(&finished.stdout), "the receipt has another digest of stdout")?;
+    done()
+}
+
+fn reader_leaves(world: &World, version: Version) -> Outcome {
+    let namespace = world.daemon(version)?.namespace("reader")?;
+    let mut command = namespace.run_command("reader", &[], &["sh", "-c", "yes | head -c 8000000; exit 3"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().map_err(|error| format!("cannot start ctr: {error}"))?;
+    // ctr itself dies of SIGPIPE or goes on; either way the container must end and be sealed.
+    drop(child.stdout.take());
+    wait(&mut child, "ctr run, whose stdout is closed", Duration::from_secs(30))?;
+    bpi_tests::records::all_closed(&namespace.daemon.spool, &namespace.name, Duration::from_secs(20))?;
+    if namespace.state("reader")?.is_some() {
+        namespace.remove("reader")?;
+    }
+    namespace.leaves_nothing()?;
+    done()
+}
+
+fn terminal(world: &World, version: Version) -> Outcome {
+    let namespace = world.daemon(version)?.namespace("tty")?;
+    let mut terminal = Terminal::start(namespace.run_command("tty", &["--tty"], &["sh", "-i"]))?;
+    terminal.shows("# ")?;
+    terminal.type_text("test -t 0 && echo on-a-$((40 + 2))-terminal\n")?;
+    terminal.shows("on-a-42-terminal")?;
+    terminal.type_text("stty size\n")?;
+    terminal.shows("24 80")?;
+    terminal.type_text("exit 5\n")?;
+    let code = terminal.finish()?;
+    ensure(code == 5, format!("ctr run --tty ended with {code}"))?;
+    namespace.receipt("tty")?;
+    namespace.leaves_nothing()?;
+    done()
+}
+
+fn null_io(world: &World, version: Version) -> Outcome {
+    let namespace = world.daemon(version)?.namespace("null")?;
+    let finished = namespace.run("null", &["--null-io"], &["echo", "unseen"])?.ok()?;
+    ensure(finished.stdout.is_empty(), format!("--null-io printed {:?}", finished.text()))?;
+    ensure(
+        namespace.receipt("null")?.result_digest("stdout") == sha256(b"unseen\n"),
+        "the receipt has another digest of stdout",
+    )?;
+    done()
+}
