@@ -1,0 +1,331 @@
+//! Turns the facts of a run into the record that is signed.
+//!
+//! Pure: [`receipt`] is a function of the facts, the place in the chain and the host. What the workload could observe or produced
+//! goes into the run, what only this host knows goes beside it. Lists are sorted here, so the order in which the engine gathered
+//! them never shows in the run-hash. The one look at the outside is [`RuntimeIdentity`], which names this binary.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use bpi_protocol::canonical::{self, CanonicalError};
+use bpi_protocol::digest::Sha256Digest;
+use bpi_protocol::receipt::{
+    ABORT_TYPE, Abort, Assurance, ChainLink, ExecRecord, Fence, Host, INTENT_TYPE, Intent, Observed, RECEIPT_TYPE,
+    Receipt, Source,
+};
+use bpi_protocol::run::{
+    CageRef, CallCount, ConfigRef, Image, Input, Outputs, Params, RUN_TYPE, Run, RunResult, RuntimeRef, StreamDigest,
+};
+use bpi_protocol::statement::Statement;
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::clock::{self, ClockError};
+use crate::signer::Signer;
+
+/// `runtime.name` in every run.
+pub const RUNTIME_NAME: &str = "docklock";
+/// `runtime.abi`: raised whenever the same program could observe anything different.
+pub const RUNTIME_ABI: u64 = 1;
+/// Version and commit of this build, `0.1.0 (0123456789ab)`.
+pub const VERSION: &str = env!("DOCKLOCK_VERSION");
+/// `platform` of every run.
+const PLATFORM: &str = "linux/amd64";
+
+/// Why there is nothing to sign.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// A record has no canonical bytes: a number beyond 2^53 - 1, or too much of it.
+    #[error("the record cannot be written as canonical JSON: {0}")]
+    Canonical(#[from] CanonicalError),
+    /// The host cannot be dated.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
+    /// A closing record without the intent it closes, or an intent with one.
+    #[error("the chain link of {record} {problem}")]
+    Link {
+        /// `an abort`, ….
+        record: &'static str,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// The binary of this process cannot be measured.
+    #[error("could not {deed} {}: {source}", path.display())]
+    Binary {
+        /// What was tried.
+        deed: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl SealError {
+    /// The code under which docs/errors.md explains it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Canonical(_) => "DL0401",
+            Self::Clock(error) => error.code(),
+            Self::Link { .. } => "DL0402",
+            Self::Binary { .. } => "DL0403",
+        }
+    }
+}
+
+/// How a container's first process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// By itself, with this status.
+    Exited(u8),
+    /// By this signal.
+    Signaled(u8),
+}
+
+/// All that a receipt says about one run. Lists may come in any order.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Container id, as the caller named it.
+    pub container_id: String,
+    /// The OCI manifest, when the root file system came from a known image.
+    pub image: Option<Image>,
+    /// Digest of the normalised specification the container ran with.
+    pub config: Sha256Digest,
+    /// The policy that was in force.
+    pub cage: CageRef,
+    /// Digest of the JCS bytes of the argument array.
+    pub argv: Sha256Digest,
+    /// Digest of the JCS bytes of the environment array.
+    pub env: Sha256Digest,
+    /// Further inputs: `stdin`, mounted files and trees.
+    pub inputs: Vec<Input>,
+    /// Logical budgets by name.
+    pub limits: BTreeMap<String, u64>,
+    /// How it ended.
+    pub ending: Ending,
+    /// What it wrote to standard output.
+    pub stdout: StreamDigest,
+    /// What it wrote to standard error.
+    pub stderr: StreamDigest,
+    /// The files it left behind.
+    pub outputs: Outputs,
+    /// Calls the cage refused.
+    pub denied: Vec<CallCount>,
+    /// Calls the cage answered itself.
+    pub virtualised: Vec<CallCount>,
+    /// Sources of nondeterminism and their status.
+    pub sources: Vec<Source>,
+    /// Fences and their status.
+    pub fences: Vec<Fence>,
+    /// Processes that entered by exec.
+    pub execs: Vec<ExecRecord>,
+    /// When the program was let go.
+    pub started: SystemTime,
+    /// When its first process was gone.
+    pub finished: SystemTime,
+    /// `uname -r`.
+    pub kernel: String,
+    /// CPU time of the whole container, where the host counts it.
+    pub cpu_usec: Option<u64>,
+    /// Highest memory use of the whole container, where the host counts it.
+    pub memory_peak_bytes: Option<u64>,
+    /// A client stopped reading before all was delivered.
+    pub output_undelivered: bool,
+    /// The binary that supervised.
+    pub runtime: RuntimeIdentity,
+}
+
+/// The receipt of a run.
+///
+/// # Errors
+/// [`SealError::Clock`] for a time that RFC 3339 cannot write.
+pub fn receipt(facts: &Facts, chain: ChainLink, host: Host) -> Result<Receipt, SealError> {
+    let mut sources = facts.sources.clone();
+    sources.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut fences = facts.fences.clone();
+    fences.sort_by(|a, b| a.name.cmp(&b.name));
+    let observed = Observed {
+        container_id: facts.container_id.clone(),
+        runtime_version: facts.runtime.version.clone(),
+        runtime_digest: facts.runtime.digest,
+        started_on: clock::rfc3339(facts.started)?,
+        finished_on: clock::rfc3339(facts.finished)?,
+        kernel: facts.kernel.clone(),
+        cpu_usec: facts.cpu_usec,
+        memory_peak_bytes: facts.memory_peak_bytes,
+        output_undelivered: facts.output_undelivered,
+    };
+    let assurance = Assurance { level: level(facts).to_owned(), sources, fences, execs: facts.execs.clone() };
+    Ok(Receipt { run: run(facts), assurance, observed, host, chain })
+}
+
+/// The deterministic core of a run.
+pub fn run(facts: &Facts) -> Run {
+    let mut inputs = facts.inputs.clone();
+    inputs.push(Input { name: "argv".to_owned(), digest: facts.argv });
+    inputs.push(Input { name: "env".to_owned(), digest: facts.env });
+    inputs.sort_by(|a, b| a.name.cmp(&b.name));
+    let (exit_code, signal) = match facts.ending {
+        Ending::Exited(status) => (Some(u64::from(status)), None),
+        Ending::Signaled(signal) => (None, Some(u64::from(signal))),
+    };
+    Run {
+        type_: RUN_TYPE.to_owned(),
+        image: facts.image.clone(),
+        platform: PLATFORM.to_owned(),
+        config: ConfigRef { digest: facts.config },
+        cage: facts.cage.clone(),
+        runtime: RuntimeRef { name: RUNTIME_NAME.to_owned(), abi: RUNTIME_ABI },
+        inputs,
+        params: Params { seed: None, epoch: None, schedule: "host".to_owned() },
+        limits: facts.limits.clone(),
+        result: RunResult {
+            exit_code,
+            signal,
+            stdout: facts.stdout.clone(),
+            stderr: facts.stderr.clone(),
+            outputs: facts.outputs.clone(),
+        },
+        trace: None,
+        denied: sorted(&facts.denied),
+        virtualised: sorted(&facts.virtualised),
+    }
+}
+
+/// D1 says that every input is pinned by a digest. An unknown image is not, and neither is what an exec brought in.
+fn level(facts: &Facts) -> &'static str {
+    if facts.image.is_some() && facts.execs.is_empty() { "D1" } else { "D0" }
+}
+
+/// By name, then errno, with equal answers counted together.
+fn sorted(calls: &[CallCount]) -> Vec<CallCount> {
+    let mut counts: BTreeMap<(String, Option<String>), u64> = BTreeMap::new();
+    for call in calls {
+        let count = counts.entry((call.syscall.clone(), call.errno.clone())).or_default();
+        *count = count.saturating_add(call.count);
+    }
+    counts.into_iter().map(|((syscall, errno), count)| CallCount { syscall, errno, count }).collect()
+}
+
+/// The bytes to sign for a receipt. The subject is run.json, by its run-hash.
+///
+/// # Errors
+/// [`SealError::Link`] when the chain link names no intent, [`SealError::Canonical`] when there are no canonical bytes.
+pub fn receipt_statement(receipt: &Receipt) -> Result<Vec<u8>, SealError> {
+    if receipt.chain.started_ref.is_none() {
+        return Err(SealError::Link { record: "a receipt", problem: "names no intent" });
+    }
+    let run_hash = Sha256Digest::of(&canonical::to_bytes(&receipt.run)?);
+    statement("run.json", run_hash, RECEIPT_TYPE, receipt)
+}
+
+/// The bytes to sign for an intent. The subject is the caged configuration, by the digest of its normalised form.
+///
+/// # Errors
+/// [`SealError::Link`] when the chain link closes something, [`SealError::Canonical`] when there are no canonical bytes.
+pub fn intent_statement(intent: &Intent, config: Sha256Digest) -> Result<Vec<u8>, SealError> {
+    if intent.chain.started_ref.is_some() {
+        return Err(SealError::Link { record: "an intent", problem: "closes another intent" });
+    }
+    statement("config.json", config, INTENT_TYPE, intent)
+}
+
+/// The bytes to sign for an abort. The subject is the intent it closes, by the digest of its PAE.
+///
+/// # Errors
+/// As [`receipt_statement`].
+pub fn abort_statement(abort: &Abort) -> Result<Vec<u8>, SealError> {
+    match abort.chain.started_ref {
+        Some(intent) => statement("intent", intent, ABORT_TYPE, abort),
+        None => Err(SealError::Link { record: "an abort", problem: "names no intent" }),
+    }
+}
+
+fn statement<P: Serialize>(name: &str, digest: Sha256Digest, kind: &str, predicate: P) -> Result<Vec<u8>, SealError> {
+    Ok(canonical::to_bytes(&Statement::new(name, digest, kind, predicate))?)
+}
+
+/// This host as it signs: `host_id` from the configuration, the signer's key, the running boot.
+///
+/// # Errors
+/// [`SealError::Clock`] when the boot id cannot be read.
+pub fn host(host_id: &str, signer: &dyn Signer) -> Result<Host, SealError> {
+    Ok(Host { id: host_id.to_owned(), keyid: signer.public_key().keyid(), boot_id: clock::boot_id()? })
+}
+
+/// Which build supervised a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuntimeIdentity {
+    /// [`VERSION`].
+    pub version: String,
+    /// SHA-256 of the binary of this process.
+    pub digest: Sha256Digest,
+}
+
+impl RuntimeIdentity {
+    /// Names the binary of this process. Hashing ten megabytes takes 5 ms, so the digest is kept in `cache_dir` under the file's
+    /// device, inode, size and times; the folder is made for this user alone, and nobody else can set a change time.
+    ///
+    /// # Errors
+    /// [`SealError::Binary`] when the binary cannot be read. A cache that cannot be written only costs time.
+    pub fn of_this_process(cache_dir: &Path) -> Result<Self, SealError> {
+        let path = Path::new("/proc/self/exe");
+        let failed = |deed| move |source| SealError::Binary { deed, path: path.to_path_buf(), source };
+        let mut binary = std::fs::File::open(path).map_err(failed("open"))?;
+        let facts = binary.metadata().map_err(failed("stat"))?;
+        let key = format!(
+            "{:x}-{:x}-{:x}-{:x}.{:x}-{:x}.{:x}",
+            facts.dev(),
+            facts.ino(),
+            facts.len(),
+            facts.mtime(),
+            facts.mtime_nsec(),
+            facts.ctime(),
+            facts.ctime_nsec()
+        );
+        let cached = cache_dir.join(key);
+        if let Some(digest) = read_cached(&cached) {
+            return Ok(Self { version: VERSION.to_owned(), digest });
+        }
+        let digest = digest_of(&mut binary).map_err(failed("read"))?;
+        if let Err(error) = write_cached(&cached, digest) {
+            tracing::debug!(path = %cached.display(), %error, "the digest of this binary was not cached");
+        }
+        Ok(Self { version: VERSION.to_owned(), digest })
+    }
+}
+
+fn digest_of(file: &mut impl Read) -> io::Result<Sha256Digest> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 128 * 1024];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(Sha256Digest::from_bytes(hash.finalize().into())),
+            Ok(read) => hash.update(&buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A digest from the cache, if its folder is ours alone and the file holds one.
+fn read_cached(path: &Path) -> Option<Sha256Digest> {
+    let folder = path.parent()?.symlink_metadata().ok()?;
+    let user = nix::unistd::geteuid().as_raw();
+    if !folder.is_dir() || folder.uid() != user || folder.mode() & 0o022 != 0 {
+        return None;
+    }
+    Sha256Digest::from_hex(std::fs::read_to_string(path).ok()?.as_str())
+}
+
+fn write_cached(path: &Path, digest: Sha256Digest) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    // Written aside and renamed: another process may read it at any moment.
+    let aside = path.with_extension(format!("{}.tmp", std::process::id()));
+    std::fs::write(&aside, digest.to_string())?;
+    std::fs::rename(&aside, path)
+}
