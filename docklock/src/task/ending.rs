@@ -1,0 +1,189 @@
+//! The end of a container: reap → drain → measure → seal → spool → tell. One straight path on a thread of its own.
+
+use std::os::fd::AsFd;
+use std::sync::{Arc, PoisonError};
+use std::time::SystemTime;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use bpi_protocol::receipt::Source;
+use bpi_protocol::run::{Input, Outputs};
+
+use super::container::{Phase, Task};
+use super::exec::{reap, status_of};
+use super::{Exit, TaskError};
+use crate::cage::OutputScope;
+use crate::cgroup::OomWatch;
+use crate::outputs;
+use crate::seal::{self, Ending, Facts};
+use crate::spans::span;
+use crate::spool::Appended;
+
+/// Stack of the thread in bytes: the walk over the output tree recurses by directory depth.
+const STACK_BYTES: usize = 512 * 1024;
+
+/// Begins to wait for the end.
+pub(super) fn watch(task: &Arc<Task>) -> Result<(), TaskError> {
+    let watched = Arc::clone(task);
+    std::thread::Builder::new()
+        .name("ending".to_owned())
+        .stack_size(STACK_BYTES)
+        .spawn(move || end(&watched))
+        .map_err(|source| TaskError::System { deed: "start the thread that waits for the end", source })?;
+    Ok(())
+}
+
+fn end(task: &Task) {
+    // No memory controller: no such events. `stats` says what the host counts.
+    let oom = task.group.watch_oom().ok();
+    wait_for_end(task, oom.as_ref());
+    let _span = span("end");
+    let ending = reap(task.pid);
+    let at = SystemTime::now();
+    // `start` holds the phase until it knows whether the program ran.
+    let phase = std::mem::replace(&mut *task.phase(), Phase::Stopped);
+    let seal = conclude(task, phase, ending, at).map_err(|error| error.to_string()).and_then(|conclusion| match conclusion {
+        Conclusion::Receipt(appended) => Ok(appended),
+        Conclusion::Abort(reason) => Err(reason),
+    });
+    if let Err(reason) = &seal {
+        tracing::warn!(container = task.id, reason, "no receipt");
+    }
+    task.end.reach(Exit { status: status_of(ending), at, seal });
+}
+
+enum Conclusion {
+    Receipt(Appended),
+    Abort(String),
+}
+
+/// A receipt if everything is known; otherwise an abort that says what is not.
+fn conclude(task: &Task, phase: Phase, ending: Ending, at: SystemTime) -> Result<Conclusion, TaskError> {
+    let outcome = match phase {
+        Phase::Running { since } | Phase::Paused { since } => measure(task, since, ending, at).map_err(|error| error.to_string()),
+        Phase::Failed { reason } => Err(reason),
+        Phase::Created(created) => {
+            created.abandon()?;
+            Err("the container was ended before it was started".to_owned())
+        }
+        Phase::Stopped => Err("the container ended twice".to_owned()),
+    };
+    // Whatever is still in the group, or on its streams, ends with the first process.
+    task.group.kill_all()?;
+    let _span = span("seal");
+    match outcome {
+        Ok(facts) => receipt(task, &facts).map(Conclusion::Receipt),
+        Err(reason) => {
+            drop(task.streams.finish());
+            task.intent.abort(&task.shared, &reason)?;
+            Ok(Conclusion::Abort(reason))
+        }
+    }
+}
+
+fn receipt(task: &Task, facts: &Facts) -> Result<Appended, TaskError> {
+    let intent = task.intent.durable()?.ok_or_else(|| TaskError::Ended { id: task.id.clone() })?;
+    let spool = task.shared.spool(&task.boundary)?;
+    Ok(spool.close(task.shared.signer.as_ref(), &intent.digest, |chain| {
+        seal::receipt_statement(&seal::receipt(facts, chain, task.shared.identity.clone())?)
+    })?)
+}
+
+/// Gathers everything a receipt says.
+fn measure(task: &Task, started: SystemTime, ending: Ending, finished: SystemTime) -> Result<Facts, TaskError> {
+    task.group.kill_all()?;
+    let streams = {
+        let _span = span("drain");
+        task.streams.finish()?.ok_or_else(|| TaskError::Ended { id: task.id.clone() })?
+    };
+    if streams.left_open {
+        return Err(crate::streams::StreamError::StillOpen { stream: "an output stream" }.into());
+    }
+    let counts = task.supervisor.finish()?;
+    let stats = task.group.stats()?;
+    let outputs = {
+        let _span = span("outputs");
+        measure_outputs(task)?
+    };
+    let (image, image_status) = match task.take_image() {
+        Ok(Some(image)) => (Some(image), "pinned"),
+        Ok(None) => (None, "uncontrolled"),
+        Err(reason) => {
+            tracing::warn!(container = task.id, reason, "the image is not known");
+            (None, "uncontrolled")
+        }
+    };
+    let mut sources = task.plan.sources.clone();
+    sources.push(Source { name: "image".to_owned(), status: image_status.to_owned() });
+    Ok(Facts {
+        container_id: task.id.clone(),
+        image,
+        config: task.plan.config_digest,
+        cage: task.plan.cage.clone(),
+        argv: task.plan.argv,
+        env: task.plan.env,
+        inputs: vec![Input { name: "stdin".to_owned(), digest: streams.stdin.digest }],
+        limits: task.plan.limits.clone(),
+        ending,
+        stdout: streams.stdout,
+        stderr: streams.stderr,
+        outputs,
+        denied: counts.denied,
+        virtualised: counts.answered,
+        sources,
+        fences: task.plan.fence_report.clone(),
+        execs: task.execs.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        started,
+        finished,
+        kernel: task.shared.host.kernel.clone(),
+        cpu_usec: stats.cpu_usec,
+        memory_peak_bytes: stats.memory_peak_bytes,
+        output_undelivered: streams.undelivered,
+        runtime: task.shared.runtime.clone(),
+    })
+}
+
+fn measure_outputs(task: &Task) -> Result<Outputs, TaskError> {
+    let limits = outputs::Limits::default();
+    Ok(match (&task.plan.outputs, &task.layer) {
+        (OutputScope::Paths(paths), _) => outputs::digest_paths(&task.rootfs, paths, &limits)?,
+        (OutputScope::Layer, Some(layer)) => outputs::digest_layer(layer, &limits)?,
+        (OutputScope::Layer | OutputScope::None, _) => outputs::nothing(),
+    })
+}
+
+/// Polls the first process and the memory alarm until the process has ended.
+fn wait_for_end(task: &Task, oom: Option<&OomWatch>) {
+    loop {
+        let mut watched = vec![PollFd::new(task.pidfd.as_fd(), PollFlags::POLLIN)];
+        if let Some((fd, events)) = oom.map(OomWatch::polled) {
+            watched.push(PollFd::new(fd, events));
+        }
+        match poll(&mut watched, PollTimeout::NONE) {
+            Ok(_) => {}
+            Err(Errno::EINTR) => continue,
+            // Without poll there is still waitpid(2), which `reap` calls next.
+            Err(_) => return,
+        }
+        let ended = watched[0].any().unwrap_or(true);
+        if watched.get(1).is_some_and(|alarm| alarm.any().unwrap_or(false)) {
+            if let Some(oom) = oom {
+                oom.acknowledge();
+            }
+            report_oom(task);
+        }
+        if ended {
+            return;
+        }
+    }
+}
+
+/// The event may be late or early: only a process that was killed counts.
+fn report_oom(task: &Task) {
+    if task.group.oom_kills() > 0 {
+        for callback in task.oom.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
+            callback();
+        }
+    }
+}
