@@ -44,8 +44,10 @@ For pods, add these lines to /etc/containerd/config.toml and restart containerd:
     runtime_type = "io.bpi.docklock"
     pod_annotations = ["io.bpi.docklock.*"]
     container_annotations = ["io.bpi.docklock.*"]
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
 
-(containerd 2.x, config version 3: the table is [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.docklock].)
+(the last two lines keep the default runtime: a file that names one runtime must name them all; containerd 2.x, config version 3: the tables are [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.…])
 and tell Kubernetes about it:
 
   apiVersion: node.k8s.io/v1

@@ -24,9 +24,19 @@ fn whole_life(world: &World, version: Version) -> Outcome {
     let import = daemon.ctr(&["--namespace", BOUNDARY, "images", "import", &archive]);
     bpi_tests::command::run(import, b"", bpi_tests::command::DEADLINE)?.ok()?;
     let mut cri = Cri::connect(&daemon.socket)?;
-    eventually("CRI sees the image", Duration::from_secs(20), || {
-        cri.images().ok()?.contains(&REFERENCE.to_owned()).then_some(())
-    })?;
+    let mut seen = String::new();
+    eventually("CRI sees the image", Duration::from_secs(20), || match cri.images() {
+        Ok(names) if names.iter().any(|name| name == REFERENCE) => Some(()),
+        Ok(names) => {
+            seen = format!("{names:?}");
+            None
+        }
+        Err(failure) => {
+            seen = bpi_tests::world::text_of(&failure);
+            None
+        }
+    })
+    .map_err(|_| format!("CRI does not list {REFERENCE}: {seen}; containerd says: {}", daemon.log_tail()))?;
     let outcome = pod(&mut cri, &daemon);
     let log = daemon.log_tail();
     let left = daemon.stop();

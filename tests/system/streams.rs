@@ -1,5 +1,6 @@
 //! stdin, stdout, stderr and terminals: every byte arrives, and the receipt has its digest.
 
+use std::io::Read;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -68,13 +69,17 @@ fn reader_leaves(world: &World, version: Version) -> Outcome {
     let mut command = namespace.run_command("reader", &[], &["sh", "-c", "yes | head -c 8000000; exit 3"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(|error| format!("cannot start ctr: {error}"))?;
-    // ctr itself dies of SIGPIPE or goes on; either way the container must end and be sealed.
-    drop(child.stdout.take());
-    wait(&mut child, "ctr run, whose stdout is closed", Duration::from_secs(30))?;
+    let mut first = [0; 1];
+    let stdout = child.stdout.as_mut().ok_or("ctr has no stdout")?;
+    stdout.read_exact(&mut first).map_err(|error| format!("the container printed nothing: {error}"))?;
+    child.kill().map_err(|error| format!("cannot kill ctr: {error}"))?;
+    wait(&mut child, "ctr run", Duration::from_secs(30))?;
     bpi_tests::records::all_closed(&namespace.daemon.spool, &namespace.name, Duration::from_secs(20))?;
-    if namespace.state("reader")?.is_some() {
-        namespace.remove("reader")?;
-    }
+    namespace.reaches("reader", "STOPPED")?;
+    namespace.remove("reader")?;
+    let receipt = namespace.receipt("reader")?;
+    let undelivered = receipt.predicate.pointer("/observed/outputUndelivered").and_then(serde_json::Value::as_bool);
+    ensure(undelivered == Some(true), "the receipt does not say that output was not delivered")?;
     namespace.leaves_nothing()?;
     done()
 }

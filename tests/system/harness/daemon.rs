@@ -89,7 +89,7 @@ impl Daemon {
         let (config, trust) = write_docklock_config(world, &folder, &state, &spool, &settings.docklock)?;
         let socket = state.join("containerd.sock");
         write_containerd_config(version, &folder, &state, &socket)?;
-        let mut daemon = Self {
+        let daemon = Self {
             version,
             socket,
             config,
@@ -105,7 +105,6 @@ impl Daemon {
             folder,
         };
         daemon.wait_until_it_answers()?;
-        daemon.state = state.join("docklock");
         Ok(daemon)
     }
 
@@ -161,12 +160,24 @@ impl Daemon {
     }
 
     /// Stops it; tells what of its shims is still there although every container was removed by its test.
-    pub fn stop(self) -> Vec<String> {
+    pub fn stop(&self) -> Vec<String> {
         let marker = self.socket.to_string_lossy().into_owned();
-        let mut child = self.child.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
         let ended = terminate(&mut child).err().map(|error| crate::world::text_of(&error));
         let shims = crate::leak::processes(&marker).into_iter().map(|line| format!("shim {line}"));
         ended.into_iter().chain(shims).collect()
+    }
+}
+
+impl Drop for Daemon {
+    /// A failing test returns early; its containerd must not outlive it. After [`Daemon::stop`] there is nothing left to end.
+    fn drop(&mut self) {
+        let child = self.child.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if matches!(child.try_wait(), Ok(None))
+            && let Err(failure) = terminate(child)
+        {
+            eprintln!("{}", crate::world::text_of(&failure));
+        }
     }
 }
 
@@ -232,7 +243,6 @@ fn write_containerd_config(version: Version, folder: &Path, state: &Path, socket
         folder.join("root"),
         state.join("containerd")
     );
-    let network = format!("bin_dir = \"/usr/lib/cni\"\n      conf_dir = {cni:?}");
     let pause = crate::image::REFERENCE;
     let annotations =
         "pod_annotations = [\"io.bpi.docklock.*\"]\n        container_annotations = [\"io.bpi.docklock.*\"]";
@@ -246,7 +256,10 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
   restrict_oom_score_adj = true
   stream_server_address = "127.0.0.1"
   [plugins."io.containerd.grpc.v1.cri".cni]
-      {network}
+      bin_dir = "/usr/lib/cni"
+      conf_dir = {cni:?}
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+        default_runtime_name = "docklock"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.docklock]
         runtime_type = "io.bpi.docklock"
         {annotations}
@@ -261,7 +274,10 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.nri.v1.nri",
 [plugins."io.containerd.cri.v1.runtime"]
   restrict_oom_score_adj = true
   [plugins."io.containerd.cri.v1.runtime".cni]
-      {network}
+      bin_dirs = ["/usr/lib/cni"]
+      conf_dir = {cni:?}
+  [plugins."io.containerd.cri.v1.runtime".containerd]
+        default_runtime_name = "docklock"
   [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.docklock]
         runtime_type = "io.bpi.docklock"
         {annotations}

@@ -70,11 +70,22 @@ pub fn zombies_of(parent: u32) -> usize {
     names.filter(|name| is_zombie(&stat(&name.to_string_lossy()))).count()
 }
 
-/// Cgroup folders of every hierarchy whose path holds `marker`.
+/// Cgroup folders of every hierarchy whose path holds `marker`, but for folders of just that name.
 pub fn cgroups(marker: &str) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     folders(Path::new("/sys/fs/cgroup"), &mut |path| {
-        if path.to_string_lossy().contains(marker) {
+        if path.to_string_lossy().contains(marker) && !path.ends_with(marker) {
+            found.insert(path.to_owned());
+        }
+    });
+    found
+}
+
+/// Cgroup folders of every hierarchy that are named `name`.
+pub fn cgroups_named(name: &str) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    folders(Path::new("/sys/fs/cgroup"), &mut |path| {
+        if path.ends_with(name) {
             found.insert(path.to_owned());
         }
     });
