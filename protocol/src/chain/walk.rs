@@ -142,6 +142,7 @@ pub struct Walk {
     head: Option<Head>,
     open: HashMap<Sha256Digest, Announced>,
     closed: HashMap<Sha256Digest, u64>,
+    found: Option<Sha256Digest>,
 }
 
 struct Head {
@@ -179,7 +180,7 @@ impl Walk {
             }
             Record::Receipt(_) | Record::Abort(_) => {
                 if let Some(intent) = link.started_ref {
-                    self.open.remove(&intent);
+                    self.found = self.open.remove(&intent).map(|_| intent);
                     self.closed.insert(intent, link.seq);
                 }
             }
@@ -253,9 +254,9 @@ impl Walk {
         self.head.as_ref().map(|head| (head.seq, head.pae_digest))
     }
 
-    /// Whether the record named `intent` was walked over and is an intent.
-    pub fn has_intent(&self, intent: &Sha256Digest) -> bool {
-        self.open.contains_key(intent)
+    /// Whether the record named `intent` was walked over, is an intent, and the last record closed it.
+    pub fn was_intent(&self, intent: &Sha256Digest) -> bool {
+        self.found == Some(*intent)
     }
 
     /// Intents that nothing has closed, by position.

@@ -1,0 +1,216 @@
+//! A receipt in plain words, on one page.
+//!
+//! Says what the receipt claims and what it does not claim; whether it is true is [`crate::verify::verify`]'s. Everything a stranger could have
+//! put into a name is shown with control characters escaped, so that a receipt cannot write to somebody's terminal.
+
+use std::fmt::Write as _;
+
+use crate::chain::{Record, RecordError};
+use crate::evidence::Evidence;
+use crate::receipt::{Abort, Intent, Receipt};
+use crate::run::{CallCount, RunResult};
+
+/// How many entries of one list are written out.
+const LISTED_MAX: usize = 12;
+
+/// Explains the receipt inside `evidence`, verified or not.
+///
+/// # Errors
+///
+/// When the payload is no record.
+pub fn explain(evidence: &Evidence) -> Result<String, RecordError> {
+    let entry = evidence.entry()?;
+    let mut page = String::new();
+    match &entry.record {
+        Record::Receipt(receipt) => {
+            what_ran(&mut page, receipt);
+            what_came_out(&mut page, &receipt.run.result);
+            what_was_refused(&mut page, receipt);
+            what_is_claimed(&mut page, receipt);
+            line(&mut page, &format!("The run-hash is {}.", entry.subject));
+            line(
+                &mut page,
+                "Whoever runs the same plan under the same cage and gets the same run-hash saw the same thing happen.",
+            );
+        }
+        Record::Intent(intent) => announced(&mut page, intent),
+        Record::Abort(abort) => aborted(&mut page, abort),
+    }
+    line(&mut page, "These are the signer's words. Whether they are true is what `docklock verify` says.");
+    Ok(page)
+}
+
+/// One sentence, or a few, wrapped at 100 columns.
+fn line(page: &mut String, text: &str) {
+    let mut column = 0;
+    for word in text.split(' ') {
+        let width = word.chars().count();
+        if column > 0 && column + 1 + width > 100 {
+            page.push('\n');
+            column = 0;
+        } else if column > 0 {
+            page.push(' ');
+            column += 1;
+        }
+        page.push_str(word);
+        column += width;
+    }
+    page.push('\n');
+}
+
+fn quiet(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).take(300).collect()
+}
+
+fn what_ran(page: &mut String, receipt: &Receipt) {
+    let (run, observed) = (&receipt.run, &receipt.observed);
+    let image = match &run.image {
+        Some(image) => format!("of the image with digest sha256:{}", image.digest),
+        None => "of a root file system that came from no known image".to_owned(),
+    };
+    line(
+        page,
+        &format!(
+            "Container {} {image} ran on {} on host {}, from {} to {} by that host's clock.",
+            quiet(&observed.container_id),
+            quiet(&run.platform),
+            receipt.host.id,
+            observed.started_on,
+            observed.finished_on
+        ),
+    );
+    line(
+        page,
+        &format!(
+            "It ran under the cage {} (digest {}), supervised by {} {}.",
+            quiet(&run.cage.profile),
+            run.cage.digest,
+            quiet(&run.runtime.name),
+            quiet(&observed.runtime_version)
+        ),
+    );
+    line(
+        page,
+        &format!(
+            "This is record {} in the chain of boundary {} on that host; before it, the chain holds the promise to run it.",
+            receipt.chain.seq, receipt.chain.boundary
+        ),
+    );
+}
+
+fn what_came_out(page: &mut String, result: &RunResult) {
+    let end = match (result.exit_code, result.signal) {
+        (Some(0), _) => "It ended by itself with success (exit code 0).".to_owned(),
+        (Some(code), _) => format!("It ended by itself with exit code {code}."),
+        (None, Some(signal)) => format!("It was ended by signal {signal}."),
+        (None, None) => "How it ended is not recorded.".to_owned(),
+    };
+    let outputs = match (result.outputs.scope.as_str(), result.outputs.entries) {
+        ("none", _) => "the files it wrote were not measured".to_owned(),
+        ("layer", entries) => format!("it left {entries} changed files and folders"),
+        (_, entries) => format!("the declared outputs hold {entries} files and folders"),
+    };
+    line(
+        page,
+        &format!(
+            "{end} It wrote {} bytes to standard output and {} bytes to standard error; {outputs}. The receipt holds a digest of each.",
+            result.stdout.bytes, result.stderr.bytes
+        ),
+    );
+}
+
+fn what_was_refused(page: &mut String, receipt: &Receipt) {
+    let denied = &receipt.run.denied;
+    if denied.is_empty() {
+        return line(page, "The cage refused it nothing.");
+    }
+    let total = denied.iter().fold(0u64, |total, call| total.saturating_add(call.count));
+    let mut text = format!("The cage refused {total} system calls:");
+    for CallCount { syscall, errno, count } in denied.iter().take(LISTED_MAX) {
+        // Writing to a String cannot fail.
+        write!(text, " {} {count}× ({}),", quiet(syscall), quiet(errno.as_deref().unwrap_or("answered")))
+            .expect("a String takes everything");
+    }
+    text.pop();
+    if denied.len() > LISTED_MAX {
+        text.push_str(&format!(" and {} kinds more", denied.len() - LISTED_MAX));
+    }
+    text.push('.');
+    line(page, &text);
+}
+
+fn what_is_claimed(page: &mut String, receipt: &Receipt) {
+    let assurance = &receipt.assurance;
+    line(page, &format!("Determinism claimed: {}.", assurance.level));
+    let with = |status: &str| {
+        let names: Vec<_> = assurance
+            .sources
+            .iter()
+            .filter(|source| source.status == status)
+            .map(|source| quiet(&source.name))
+            .collect();
+        names.join(", ")
+    };
+    let uncontrolled = with("uncontrolled");
+    if !uncontrolled.is_empty() {
+        line(
+            page,
+            &format!(
+                "What could have made it come out differently another time, because nothing controlled it: {uncontrolled}."
+            ),
+        );
+    }
+    let in_force: Vec<_> =
+        assurance.fences.iter().filter(|fence| fence.status == "in-force").map(|fence| quiet(&fence.name)).collect();
+    line(
+        page,
+        &format!("Fences in force: {}.", if in_force.is_empty() { "none".to_owned() } else { in_force.join(", ") }),
+    );
+    for fence in assurance.fences.iter().filter(|fence| fence.status != "in-force").take(LISTED_MAX) {
+        let reason = fence.reason.as_deref().unwrap_or("no reason given");
+        line(page, &format!("Fence {} was absent: {}.", quiet(&fence.name), quiet(reason)));
+    }
+    if !assurance.execs.is_empty() {
+        let count = assurance.execs.len();
+        line(
+            page,
+            &format!(
+                "{count} processes entered from outside while it ran, so a person or a probe could have changed the result."
+            ),
+        );
+    }
+    if receipt.observed.output_undelivered {
+        line(page, "Part of its output was measured but not delivered, because its reader went away.");
+    }
+}
+
+fn announced(page: &mut String, intent: &Intent) {
+    let container = quiet(&intent.container_id);
+    line(
+        page,
+        &format!(
+            "On {} host {} announced that container {container} would run under the cage {}.",
+            intent.intended_on,
+            intent.host.id,
+            quiet(&intent.cage.profile)
+        ),
+    );
+    line(page, "This is an announcement only. It does not say that the container ran, or how.");
+}
+
+fn aborted(page: &mut String, abort: &Abort) {
+    let container = quiet(&abort.container_id);
+    line(
+        page,
+        &format!(
+            "Container {container}, announced earlier by host {}, has no receipt and never will, as of {}: {}.",
+            abort.host.id,
+            abort.aborted_on,
+            quiet(abort.reason.trim_end_matches('.'))
+        ),
+    );
+}
+
+#[cfg(test)]
+#[path = "explain_tests.rs"]
+mod tests;

@@ -1,0 +1,134 @@
+//! Every way in which well-formed evidence can be false, one sentence each.
+
+use crate::canonical::CanonicalError;
+use crate::chain::{ChainError, RecordError};
+use crate::digest::Sha256Digest;
+use crate::key::SignatureError;
+
+/// What is false.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Falsehood {
+    /// The signer is nobody the caller trusts.
+    #[error("wrong key: the envelope names key {keyid}, which the trust file does not hold")]
+    UnknownKey {
+        /// Name of the key.
+        keyid: String,
+    },
+    /// The envelope names no key, and no trusted one made the signature.
+    #[error(
+        "wrong key or altered content: the envelope names no key, and none of the {tried} trusted keys made its signature"
+    )]
+    NoKeyFits {
+        /// How many were tried.
+        tried: usize,
+    },
+    /// The envelope names one key, another one signed.
+    #[error("keyid was changed: the envelope names key {named}, but its signature is by {actual}")]
+    KeyIdChanged {
+        /// Key named.
+        named: String,
+        /// Key that signed.
+        actual: String,
+    },
+    /// The signature would hold with the right payload type.
+    #[error("payloadType was changed to {found:?} after signing; the signature was made for a statement")]
+    TypeChanged {
+        /// What the envelope says.
+        found: String,
+    },
+    /// The signature is one of another record's.
+    #[error("the signature is not this receipt's: it belongs to the record at seq {seq} of the same chain")]
+    SignatureOfAnother {
+        /// Position of that record.
+        seq: u64,
+    },
+    /// The signature has a second spelling.
+    #[error("the signature was respelled: {0}")]
+    SignatureForm(SignatureError),
+    /// The payload cannot be what was signed.
+    #[error("the payload was changed after signing: {0}")]
+    PayloadChanged(RecordError),
+    /// The payload is another than the one in the run.json beside it.
+    #[error(
+        "the signature does not hold, and the payload is of another run than the run.json beside it: one was changed"
+    )]
+    PayloadOfAnotherRun,
+    /// The payload is sound in itself.
+    #[error(
+        "the signature does not hold for this payload, which is sound in itself: the signature was changed or made for another"
+    )]
+    SignatureChanged,
+
+    /// The statement names another key than the one that signed.
+    #[error("the statement says it is signed by key {claimed}, but key {actual} signed it")]
+    OtherKey {
+        /// Key in the statement.
+        claimed: String,
+        /// Key that signed.
+        actual: String,
+    },
+    /// The key belongs to another host.
+    #[error("the statement says it is from host {claimed:?}, but the trust file gives the signing key to {actual:?}")]
+    OtherHost {
+        /// Host in the statement.
+        claimed: String,
+        /// Host in the trust file.
+        actual: String,
+    },
+
+    /// The statement breaks a rule.
+    #[error("{0}")]
+    Record(RecordError),
+    /// The record is not a receipt.
+    #[error("the record is an {kind}, not a receipt: it proves no run")]
+    NotAReceipt {
+        /// What it is.
+        kind: &'static str,
+    },
+    /// run.json is not canonical.
+    #[error("run.json is {0}")]
+    RunForm(CanonicalError),
+    /// run.json is another run.
+    #[error("run.json was changed: it hashes to {found}, but the statement's run-hash is {signed}")]
+    RunHash {
+        /// Digest of the file.
+        found: Sha256Digest,
+        /// Digest in the statement.
+        signed: Sha256Digest,
+    },
+
+    /// A record of the chain breaks a rule.
+    #[error("chain.jsonl, line {line}: {source}")]
+    ChainRecord {
+        /// Counted from 1.
+        line: usize,
+        /// Which rule.
+        source: RecordError,
+    },
+    /// A record of the chain is signed by nobody the caller trusts.
+    #[error("chain.jsonl, line {line}: no trusted key made the signature of the record at seq {seq}")]
+    ChainSigner {
+        /// Counted from 1.
+        line: usize,
+        /// Its position.
+        seq: u64,
+    },
+    /// A record of the chain was changed.
+    #[error("chain.jsonl, line {line}: the record at seq {seq} was changed after signing")]
+    ChainSignature {
+        /// Counted from 1.
+        line: usize,
+        /// Its position.
+        seq: u64,
+    },
+    /// The records do not follow each other.
+    #[error("{0}")]
+    Chain(ChainError),
+    /// The receipt's intent is not there.
+    #[error("chain.jsonl does not hold the intent {started_ref} that the receipt closes")]
+    IntentMissing {
+        /// What the receipt names.
+        started_ref: Sha256Digest,
+    },
+}
