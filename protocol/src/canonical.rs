@@ -166,7 +166,3 @@ pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8], bytes_max: usize) -> Result
 pub(crate) fn interpret<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CanonicalError> {
     serde_json::from_slice(bytes).map_err(|error| CanonicalError::Schema { reason: error.to_string() })
 }
-
-#[cfg(test)]
-#[path = "canonical_tests.rs"]
-mod tests;

@@ -294,7 +294,3 @@ fn read<P: DeserializeOwned>(payload: &[u8], wanted: &'static str) -> Result<(Sh
         Err(subjects) => Err(RecordError::SubjectCount { found: subjects.len() }),
     }
 }
-
-#[cfg(test)]
-#[path = "chain_tests.rs"]
-mod tests;

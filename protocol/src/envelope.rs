@@ -241,7 +241,3 @@ impl std::fmt::Debug for Envelope {
         write!(f, "Envelope({}, {} bytes, PAE {})", self.payload_type, self.payload.len(), self.pae_digest())
     }
 }
-
-#[cfg(test)]
-#[path = "envelope_tests.rs"]
-mod tests;

@@ -210,7 +210,3 @@ fn aborted(page: &mut String, abort: &Abort) {
         ),
     );
 }
-
-#[cfg(test)]
-#[path = "explain_tests.rs"]
-mod tests;

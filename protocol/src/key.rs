@@ -174,7 +174,3 @@ pub(crate) fn base64_encode(bytes: &[u8]) -> String {
 pub(crate) fn base64_decode(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
     STANDARD.decode(text)
 }
-
-#[cfg(test)]
-#[path = "key_tests.rs"]
-mod tests;

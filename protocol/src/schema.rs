@@ -299,7 +299,3 @@ fn link(chain: &ChainLink) -> Result<(), SchemaError> {
         _ => Ok(()),
     }
 }
-
-#[cfg(test)]
-#[path = "schema_tests.rs"]
-mod tests;

@@ -31,7 +31,3 @@ pub fn verify(evidence: &Evidence, trust: &Trust, level: Level) -> Report {
     ];
     Report::new(level, rows)
 }
-
-#[cfg(test)]
-#[path = "verify_tests.rs"]
-mod tests;
