@@ -10,17 +10,13 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use bpi_protocol::canonical::{self, CanonicalError};
+use bpi_protocol::canonical::CanonicalError;
+use bpi_protocol::chain::{Record, RecordError};
 use bpi_protocol::digest::Sha256Digest;
-use bpi_protocol::receipt::{
-    ABORT_TYPE, Abort, Assurance, ChainLink, ExecRecord, Fence, Host, INTENT_TYPE, Intent, Observed, RECEIPT_TYPE,
-    Receipt, Source,
-};
+use bpi_protocol::receipt::{Abort, Assurance, ChainLink, ExecRecord, Fence, Host, Intent, Observed, Receipt, Source};
 use bpi_protocol::run::{
     CageRef, CallCount, ConfigRef, Image, Input, Outputs, Params, RUN_TYPE, Run, RunResult, RuntimeRef, StreamDigest,
 };
-use bpi_protocol::statement::Statement;
-use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::clock::{self, ClockError};
@@ -38,20 +34,15 @@ const PLATFORM: &str = "linux/amd64";
 /// Why there is nothing to sign.
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
-    /// A record has no canonical bytes: a number beyond 2^53 - 1, or too much of it.
-    #[error("the record cannot be written as canonical JSON: {0}")]
+    /// A part of a record has no canonical bytes: a number beyond 2^53 - 1.
+    #[error("a part of the record cannot be written as canonical JSON: {0}")]
     Canonical(#[from] CanonicalError),
     /// The host cannot be dated.
     #[error(transparent)]
     Clock(#[from] ClockError),
-    /// A closing record without the intent it closes, or an intent with one.
-    #[error("the chain link of {record} {problem}")]
-    Link {
-        /// `an abort`, ….
-        record: &'static str,
-        /// What is wrong with it.
-        problem: &'static str,
-    },
+    /// A record that its readers would refuse.
+    #[error("the record breaks its own rules and is not signed: {0}")]
+    Record(#[from] RecordError),
     /// The binary of this process cannot be measured.
     #[error("could not {deed} {}: {source}", path.display())]
     Binary {
@@ -70,7 +61,7 @@ impl SealError {
         match self {
             Self::Canonical(_) => "DL0401",
             Self::Clock(error) => error.code(),
-            Self::Link { .. } => "DL0402",
+            Self::Record(_) => "DL0402",
             Self::Binary { .. } => "DL0403",
         }
     }
@@ -213,24 +204,18 @@ fn sorted(calls: &[CallCount]) -> Vec<CallCount> {
 /// The bytes to sign for a receipt. The subject is run.json, by its run-hash.
 ///
 /// # Errors
-/// [`SealError::Link`] when the chain link names no intent, [`SealError::Canonical`] when there are no canonical bytes.
+/// [`SealError::Record`] when a reader would refuse the record; nothing false is ever signed.
 pub fn receipt_statement(receipt: &Receipt) -> Result<Vec<u8>, SealError> {
-    if receipt.chain.started_ref.is_none() {
-        return Err(SealError::Link { record: "a receipt", problem: "names no intent" });
-    }
-    let run_hash = Sha256Digest::of(&canonical::to_bytes(&receipt.run)?);
-    statement("run.json", run_hash, RECEIPT_TYPE, receipt)
+    // A receipt's subject follows from itself, so the digest that is asked for is not used.
+    Ok(Record::Receipt(Box::new(receipt.clone())).payload(Sha256Digest::EMPTY)?)
 }
 
 /// The bytes to sign for an intent. The subject is the caged configuration, by the digest of its normalised form.
 ///
 /// # Errors
-/// [`SealError::Link`] when the chain link closes something, [`SealError::Canonical`] when there are no canonical bytes.
+/// As [`receipt_statement`].
 pub fn intent_statement(intent: &Intent, config: Sha256Digest) -> Result<Vec<u8>, SealError> {
-    if intent.chain.started_ref.is_some() {
-        return Err(SealError::Link { record: "an intent", problem: "closes another intent" });
-    }
-    statement("config.json", config, INTENT_TYPE, intent)
+    Ok(Record::Intent(Box::new(intent.clone())).payload(config)?)
 }
 
 /// The bytes to sign for an abort. The subject is the intent it closes, by the digest of its PAE.
@@ -238,14 +223,8 @@ pub fn intent_statement(intent: &Intent, config: Sha256Digest) -> Result<Vec<u8>
 /// # Errors
 /// As [`receipt_statement`].
 pub fn abort_statement(abort: &Abort) -> Result<Vec<u8>, SealError> {
-    match abort.chain.started_ref {
-        Some(intent) => statement("intent", intent, ABORT_TYPE, abort),
-        None => Err(SealError::Link { record: "an abort", problem: "names no intent" }),
-    }
-}
-
-fn statement<P: Serialize>(name: &str, digest: Sha256Digest, kind: &str, predicate: P) -> Result<Vec<u8>, SealError> {
-    Ok(canonical::to_bytes(&Statement::new(name, digest, kind, predicate))?)
+    // As with a receipt.
+    Ok(Record::Abort(Box::new(abort.clone())).payload(Sha256Digest::EMPTY)?)
 }
 
 /// This host as it signs: `host_id` from the configuration, the signer's key, the running boot.

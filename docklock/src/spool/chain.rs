@@ -4,9 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
-use bpi_protocol::canonical;
 use bpi_protocol::digest::Sha256Digest;
-use bpi_protocol::envelope::Envelope;
+use bpi_protocol::envelope::{ENVELOPE_BYTES_MAX, Envelope};
 use bpi_protocol::key::PublicKey;
 use bpi_protocol::receipt::ChainLink;
 use serde::{Deserialize, Serialize};
@@ -16,8 +15,8 @@ use super::{Appended, OpenIntent, Spool, SpoolError, StoredRecord};
 use crate::seal::SealError;
 use crate::signer::Signer;
 
-/// Longest record in bytes: a receipt takes 4 KiB, and one with a count for each of 470 calls 60.
-pub(super) const RECORD_BYTES_MAX: usize = 1024 * 1024;
+/// Longest record in bytes: what every reader accepts.
+pub(super) const RECORD_BYTES_MAX: usize = ENVELOPE_BYTES_MAX;
 /// Longest head.json or settled.json in bytes.
 const HINT_BYTES_MAX: u64 = 4096;
 /// How far behind its chain head.json may be before records/ is listed instead. Each append writes it, so it is behind by one for
@@ -80,7 +79,7 @@ impl Spool {
         if *record.link() != link {
             return Err(SpoolError::Misplaced { boundary: self.boundary.clone(), seq });
         }
-        let bytes = canonical::to_bytes(&record.envelope).map_err(SealError::from)?;
+        let bytes = record.envelope.to_json();
         if bytes.len() > RECORD_BYTES_MAX {
             return Err(SpoolError::TooLong { boundary: self.boundary.clone(), bytes: bytes.len() });
         }

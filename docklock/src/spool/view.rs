@@ -36,11 +36,7 @@ impl StoredRecord {
 
     /// Container id, as the caller named it.
     pub fn container_id(&self) -> &str {
-        match &self.record {
-            Record::Intent(intent) => &intent.container_id,
-            Record::Receipt(receipt) => &receipt.observed.container_id,
-            Record::Abort(abort) => &abort.container_id,
-        }
+        self.record.container_id()
     }
 
     /// Checks the signature if the record names `key`. A key that was replaced since cannot be judged here: `docklock verify` does,
@@ -50,7 +46,7 @@ impl StoredRecord {
         if self.record.host().keyid != keyid {
             return Ok(());
         }
-        self.envelope.verify(key).map(drop).map_err(|_| SpoolError::Signature { path: self.path.clone(), keyid })
+        self.envelope.verify(key).map_err(|_| SpoolError::Signature { path: self.path.clone(), keyid })
     }
 
     /// Checks that it continues `before`, the record with the number before its own.
@@ -163,7 +159,7 @@ impl Spool {
             let reason = format!("it says that it is record {} of boundary {}", link.seq, link.boundary);
             return Err(SpoolError::Malformed { path, reason });
         }
-        let digest = Sha256Digest::of(&envelope.pae());
+        let digest = envelope.pae_digest();
         Ok(StoredRecord { seq, path, digest, envelope, record })
     }
 
