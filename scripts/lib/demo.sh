@@ -34,7 +34,7 @@ spool_dir = "$BPI_HOME/spool"
 profiles_dir = "$BPI_HOME/profiles"
 CONF
   if [ ! -f "$BPI_HOME/host.key" ]; then
-    DOCKLOCK_CONFIG="$BPI_HOME/docklock.toml" "$BPI_HOME/bin/docklock" keygen "$BPI_HOME/host.key"
+    DOCKLOCK_CONFIG="$BPI_HOME/docklock.toml" "$BPI_HOME/bin/docklock" keygen --key-file "$BPI_HOME/host.key"
     changed "made the host key $BPI_HOME/host.key (its public half: $BPI_HOME/host.key.pub.pem)"
   fi
 }

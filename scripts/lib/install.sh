@@ -5,8 +5,12 @@ INSTALL_ETC=/etc/docklock
 
 install_system() {
   need_root install
-  build release
   local from="$CARGO_TARGET_DIR/release" program
+  if [ "${1:-}" = --from ]; then
+    from="${2:?--from needs a folder with the built programs}"
+  else
+    build release
+  fi
   mkdir -p "$INSTALL_BIN" "$INSTALL_ETC/profiles"
   for program in containerd-shim-bpi-docklock docklock; do
     # A running shim keeps its old file: replace by rename, never in place.
@@ -27,7 +31,7 @@ CONF
     changed "$INSTALL_ETC/docklock.toml"
   fi
   if [ ! -f "$INSTALL_ETC/host.key" ]; then
-    "$INSTALL_BIN/docklock" keygen "$INSTALL_ETC/host.key"
+    "$INSTALL_BIN/docklock" keygen --key-file "$INSTALL_ETC/host.key"
     changed "$INSTALL_ETC/host.key and $INSTALL_ETC/host.key.pub.pem"
   fi
   install_hint

@@ -161,6 +161,9 @@ test_fuzz() {
 
 test_vm() {
   local rc=0
+  need_root "test vm"
+  packages_need "to run containers" "${RUN_PACKAGES[@]}"
+  test_programs
   logged vm vm_test || rc=$?
   count_log vm "$rc"
 }

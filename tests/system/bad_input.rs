@@ -166,7 +166,7 @@ fn malformed_bundle(world: &World, version: Version) -> Outcome {
             write(&bundle.join("config.json"), text)?;
         }
         let mut command = world.docklock(&daemon.config);
-        command.args(["run", "--bundle"]).arg(&bundle).arg(format!("bad-{name}"));
+        command.args(["run", "--bundle"]).arg(&bundle).args(["--id", &format!("bad-{name}")]);
         let finished = run(command, b"", DEADLINE)?;
         ensure(finished.code != 0, format!("{name}: accepted"))?;
         let said = finished.error_text();

@@ -87,7 +87,7 @@ fn export_and_verify(world: &World, version: Version) -> Outcome {
     ensure(ladder.contains("PASS"), format!("the ladder shows no PASS: {ladder}"))?;
     let stranger = world.scratch.path().join(format!("stranger-{}.key", namespace.name));
     let mut keygen = world.docklock(&daemon.config);
-    keygen.arg("keygen").arg(&stranger);
+    keygen.arg("keygen").arg("--key-file").arg(&stranger);
     run(keygen, b"", DEADLINE)?.ok()?;
     verify(&stranger.with_extension("key.pub.pem"))?.expect_code(1)?;
     done()

@@ -226,7 +226,7 @@ pub fn write_docklock_config(
     let public = folder.join("host.key.pub.pem");
     if world.runtime.starts_with("io.bpi.") && !key.exists() {
         let mut keygen = world.docklock(&config);
-        keygen.arg("keygen").arg(&key);
+        keygen.arg("keygen").arg("--key-file").arg(&key);
         run(keygen, b"", DEADLINE)?.ok()?;
     }
     Ok((config, public))
