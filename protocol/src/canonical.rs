@@ -79,10 +79,14 @@ pub enum CanonicalError {
         name: String,
     },
     /// A number with a fraction or an exponent.
-    #[error("not canonical: the number at byte {at} has a fraction or an exponent; only integers are allowed")]
+    #[error(
+        "not canonical: the number at byte {at}, {found}…, has a fraction or an exponent; only integers are allowed"
+    )]
     Float {
         /// Offset of the number.
         at: usize,
+        /// Its digits up to the fraction or exponent, and the sign of it.
+        found: String,
     },
     /// An integer that some readers would round.
     #[error("not canonical: the integer {found} at byte {at} is beyond 2^53 - 1")]

@@ -92,7 +92,10 @@ pub enum EvidenceError {
         /// What is wrong with it.
         source: EnvelopeError,
     },
-    /// The chain has no line, or its last is not ended.
+    /// The chain has no line.
+    #[error("{CHAIN_FILE} is empty; it begins with the intent")]
+    ChainEmpty,
+    /// The last line of the chain is not ended.
     #[error("{CHAIN_FILE} is cut off: it does not end with a whole line")]
     ChainCutOff,
     /// Nothing to make evidence of.
@@ -267,6 +270,9 @@ fn has_member(bytes: &[u8], name: &str) -> Result<bool, serde_json::Error> {
 
 /// The envelopes before the receipt; a last line that repeats the receipt is left out.
 fn read_chain(lines: &[u8], receipt: &Envelope) -> Result<Vec<Envelope>, EvidenceError> {
+    if lines.is_empty() {
+        return Err(EvidenceError::ChainEmpty);
+    }
     let Some((b'\n', lines)) = lines.split_last() else { return Err(EvidenceError::ChainCutOff) };
     let mut chain = Vec::new();
     for (index, line) in lines.split(|byte| *byte == b'\n').enumerate() {

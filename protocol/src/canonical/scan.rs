@@ -132,7 +132,8 @@ impl<'a> Scan<'a> {
             return Err(self.refuse("a digit"));
         }
         if matches!(self.peek(), Some(b'.' | b'e' | b'E')) {
-            return Err(CanonicalError::Float { at });
+            let found = self.text[at..=self.at].chars().take(40).collect();
+            return Err(CanonicalError::Float { at, found });
         }
         if (digits.starts_with('0') && digits.len() > 1) || &self.text[at..self.at] == "-0" {
             return Err(CanonicalError::NumberSpelling { at });

@@ -18,6 +18,14 @@ pub enum ChainError {
         /// Last missing position.
         last: u64,
     },
+    /// A number was passed over although no record is missing.
+    #[error("seq {found} names seq {previous} as the one before it: the numbers between them were left out")]
+    Skipped {
+        /// Position found.
+        found: u64,
+        /// Position before it.
+        previous: u64,
+    },
     /// The chain does not begin at seq 0 although it should.
     #[error("the chain begins at seq {found}; its first records are missing")]
     Headless {
@@ -85,7 +93,7 @@ pub enum ChainError {
         started_ref: Sha256Digest,
     },
     /// A second closing record.
-    #[error("the {kind} at seq {seq} closes an intent that the record at seq {closed_at} closed already")]
+    #[error("the {kind} at seq {seq} closes an intent that the {closed_by} at seq {closed_at} closed already")]
     ClosedTwice {
         /// Position.
         seq: u64,
@@ -93,6 +101,8 @@ pub enum ChainError {
         kind: &'static str,
         /// Position of the first closing record.
         closed_at: u64,
+        /// `receipt` or `abort`.
+        closed_by: &'static str,
     },
     /// The intent is about another container.
     #[error("the {kind} at seq {seq} is of container {found:?}, but the intent it closes is of {wanted:?}")]
@@ -135,13 +145,13 @@ struct Announced {
 
 /// Reads the records of one chain in order and refuses the first that does not fit.
 ///
-/// Memory: one entry for each open intent and 40 bytes for each closed one.
+/// Memory: one entry for each open intent and 56 bytes for each closed one.
 #[derive(Default)]
 pub struct Walk {
     whole: bool,
     head: Option<Head>,
     open: HashMap<Sha256Digest, Announced>,
-    closed: HashMap<Sha256Digest, u64>,
+    closed: HashMap<Sha256Digest, (u64, &'static str)>,
     found: Option<Sha256Digest>,
 }
 
@@ -181,7 +191,7 @@ impl Walk {
             Record::Receipt(_) | Record::Abort(_) => {
                 if let Some(intent) = link.started_ref {
                     self.found = self.open.remove(&intent).map(|_| intent);
-                    self.closed.insert(intent, link.seq);
+                    self.closed.insert(intent, (link.seq, record.kind()));
                 }
             }
         }
@@ -216,6 +226,9 @@ impl Walk {
         if seq < head.seq {
             return Err(ChainError::Reordered { found: seq, previous: head.seq });
         }
+        if seq > head.seq + 1 && link.prev == Some(head.pae_digest) {
+            return Err(ChainError::Skipped { found: seq, previous: head.seq });
+        }
         if seq > head.seq + 1 {
             return Err(ChainError::Gap { first: head.seq + 1, last: seq - 1 });
         }
@@ -228,8 +241,8 @@ impl Walk {
     fn check_close(&self, record: &Record) -> Result<(), ChainError> {
         let (link, seq, kind) = (record.chain(), record.chain().seq, record.kind());
         let Some(started_ref) = link.started_ref else { return Ok(()) };
-        if let Some(&closed_at) = self.closed.get(&started_ref) {
-            return Err(ChainError::ClosedTwice { seq, kind, closed_at });
+        if let Some(&(closed_at, closed_by)) = self.closed.get(&started_ref) {
+            return Err(ChainError::ClosedTwice { seq, kind, closed_at, closed_by });
         }
         let Some(announced) = self.open.get(&started_ref) else {
             return if self.whole { Err(ChainError::IntentMissing { seq, kind, started_ref }) } else { Ok(()) };

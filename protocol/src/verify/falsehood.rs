@@ -44,8 +44,13 @@ pub enum Falsehood {
         seq: u64,
     },
     /// The signature has a second spelling.
-    #[error("the signature was respelled: {0}")]
-    SignatureForm(SignatureError),
+    #[error("signature {signature} is of no allowed form: {source}")]
+    SignatureForm {
+        /// The signature, in hexadecimal.
+        signature: String,
+        /// Why.
+        source: SignatureError,
+    },
     /// The payload cannot be what was signed.
     #[error("the payload was changed after signing: {0}")]
     PayloadChanged(RecordError),
@@ -54,11 +59,22 @@ pub enum Falsehood {
         "the signature does not hold, and the payload is of another run than the run.json beside it: one was changed"
     )]
     PayloadOfAnotherRun,
+    /// The signature is over the payload alone.
+    #[error(
+        "the signature is over the bare payload, not over its DSSE encoding, so it does not bind the payload's type"
+    )]
+    SignedWithoutType,
     /// The payload is sound in itself.
     #[error(
-        "the signature does not hold for this payload, which is sound in itself: the signature was changed or made for another"
+        "the signature does not hold for this payload, which is sound in itself: one of them was changed \
+         (signature {signature}, payload {payload})"
     )]
-    SignatureChanged,
+    SignatureChanged {
+        /// Digest of the payload.
+        payload: Sha256Digest,
+        /// The signature, in hexadecimal.
+        signature: String,
+    },
 
     /// The statement names another key than the one that signed.
     #[error("the statement says it is signed by key {claimed}, but key {actual} signed it")]

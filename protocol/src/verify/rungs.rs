@@ -3,7 +3,7 @@
 use super::Falsehood;
 use super::report::Finding;
 use crate::canonical::{self, CanonicalError};
-use crate::chain::{Entry, Record, RecordError, Walk, run_json};
+use crate::chain::{ChainError, Entry, Record, RecordError, Walk, run_json};
 use crate::digest::Sha256Digest;
 use crate::envelope::{Envelope, PAYLOAD_BYTES_MAX, PAYLOAD_TYPE, pae};
 use crate::evidence::Evidence;
@@ -32,7 +32,10 @@ pub(super) fn signature<'a>(evidence: &Evidence, trust: &'a Trust, entry: &ReadE
     if let Some((_, Some(trusted))) = named {
         match envelope.verify(&trusted.key) {
             Ok(()) => return Signature::By(trusted),
-            Err(error @ SignatureError::Scalar) => return Signature::False(Falsehood::SignatureForm(error)),
+            Err(source @ SignatureError::Scalar) => {
+                let signature = hex::encode(envelope.signature());
+                return Signature::False(Falsehood::SignatureForm { signature, source });
+            }
             Err(SignatureError::Mismatch) => {}
         }
     }
@@ -56,6 +59,9 @@ fn what_was_changed(evidence: &Evidence, trusted: &Trusted, entry: &ReadEntry) -
     {
         return Falsehood::TypeChanged { found: envelope.payload_type().to_owned() };
     }
+    if trusted.key.verify(envelope.payload(), envelope.signature()).is_ok() {
+        return Falsehood::SignedWithoutType;
+    }
     let same_signature = |other: &&Envelope| other.signature() == envelope.signature();
     if let Some(other) = evidence.chain.iter().flatten().find(same_signature)
         && let Ok(record) = Record::parse(other)
@@ -67,7 +73,10 @@ fn what_was_changed(evidence: &Evidence, trusted: &Trusted, entry: &ReadEntry) -
         Ok(entry) if evidence.run.as_ref().is_some_and(|run| Sha256Digest::of(run) != entry.subject) => {
             Falsehood::PayloadOfAnotherRun
         }
-        Ok(_) => Falsehood::SignatureChanged,
+        Ok(_) => Falsehood::SignatureChanged {
+            payload: Sha256Digest::of(envelope.payload()),
+            signature: hex::encode(envelope.signature()),
+        },
     }
 }
 
@@ -167,7 +176,7 @@ fn walk(envelopes: &[Envelope], trust: &Trust, receipt: &Entry, started_ref: Sha
         let line = index + 1;
         let entry = Entry::read(envelope).map_err(|source| Falsehood::ChainRecord { line, source })?;
         chain_signature(envelope, trust, line, &entry.record)?;
-        walk.step(&entry).map_err(Falsehood::Chain)?;
+        walk.step(&entry).map_err(|error| Falsehood::Chain(missing_or_misplaced(error, &envelopes[line..])))?;
         first = first.min(entry.record.chain().seq);
     }
     walk.step(receipt).map_err(Falsehood::Chain)?;
@@ -175,6 +184,21 @@ fn walk(envelopes: &[Envelope], trust: &Trust, receipt: &Entry, started_ref: Sha
         return Err(Falsehood::IntentMissing { started_ref });
     }
     Ok(first)
+}
+
+/// What looks like a gap is disorder when the missing record comes later.
+fn missing_or_misplaced(error: ChainError, rest: &[Envelope]) -> ChainError {
+    match error {
+        ChainError::Gap { first, last } => {
+            let comes_later =
+                |envelope: &Envelope| Record::parse(envelope).is_ok_and(|record| record.chain().seq == first);
+            if rest.iter().any(comes_later) {
+                return ChainError::Reordered { found: first, previous: last + 1 };
+            }
+            ChainError::Gap { first, last }
+        }
+        other => other,
+    }
 }
 
 fn chain_signature(envelope: &Envelope, trust: &Trust, line: usize, record: &Record) -> Result<(), Falsehood> {
