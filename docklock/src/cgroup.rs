@@ -108,8 +108,11 @@ impl Group {
 
     /// Process ids in the group, as this process sees them.
     pub fn pids(&self) -> Vec<u32> {
-        let mut pids: Vec<u32> =
-            Cgroup::load(hierarchies::auto(), &self.path).procs().into_iter().filter_map(|pid| u32::try_from(pid.pid).ok()).collect();
+        let mut pids: Vec<u32> = Cgroup::load(hierarchies::auto(), &self.path)
+            .procs()
+            .into_iter()
+            .filter_map(|pid| u32::try_from(pid.pid).ok())
+            .collect();
         pids.sort_unstable();
         pids.dedup();
         pids
@@ -210,7 +213,11 @@ impl Group {
                 match kill(Pid::from_raw(*pid as i32), Signal::SIGKILL) {
                     Ok(()) | Err(Errno::ESRCH) => {}
                     Err(errno) => {
-                        return Err(CgroupError::File { deed: "kill a process of", file: self.path.clone().into(), source: errno.into() });
+                        return Err(CgroupError::File {
+                            deed: "kill a process of",
+                            file: self.path.clone().into(),
+                            source: errno.into(),
+                        });
                     }
                 }
             }
@@ -272,12 +279,19 @@ impl OomWatch {
     }
 
     /// Takes the readiness back, so that the next poll waits for the next event.
-    pub fn acknowledge(&self) {
+    ///
+    /// # Errors
+    /// When the group is gone; the next poll would return at once for ever.
+    pub fn acknowledge(&self) -> io::Result<()> {
         let mut buffer = [0; 4096];
-        if self.events == PollFlags::POLLPRI {
-            drop(nix::sys::uio::pread(self.ready.as_fd(), &mut buffer, 0));
+        let read = if self.events == PollFlags::POLLPRI {
+            nix::sys::uio::pread(self.ready.as_fd(), &mut buffer, 0)
         } else {
-            drop(nix::unistd::read(self.ready.as_fd(), &mut buffer));
+            nix::unistd::read(self.ready.as_fd(), &mut buffer)
+        };
+        match read {
+            Ok(_) | Err(Errno::EAGAIN) => Ok(()),
+            Err(errno) => Err(errno.into()),
         }
     }
 }

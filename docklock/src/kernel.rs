@@ -31,7 +31,15 @@ pub fn pidfd_open(pid: Pid) -> io::Result<OwnedFd> {
 /// `ESRCH` when it is gone, `EINVAL` for a number that is no signal.
 pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signum: i32) -> io::Result<()> {
     // SAFETY: the info pointer may be null by the man page; the rest are integers.
-    unsafe { check(libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signum, std::ptr::null::<libc::siginfo_t>(), 0)) }?;
+    unsafe {
+        check(libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signum,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        ))
+    }?;
     Ok(())
 }
 
@@ -132,7 +140,8 @@ pub fn seccomp_load(program: &[u8], listener: Listener) -> io::Result<Option<Own
     };
     // SAFETY: `header` points at `length` instructions inside `program`, which outlives the call; the kernel copies and
     // validates them and needs no alignment of the source.
-    let value = unsafe { check(libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const header)) }?;
+    let value =
+        unsafe { check(libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const header)) }?;
     Ok(match listener {
         Listener::None => None,
         // SAFETY: with NEW_LISTENER a positive return value is a fresh descriptor.
@@ -200,7 +209,8 @@ pub fn notify_reply(listener: BorrowedFd<'_>, id: u64, reply: Reply) -> io::Resu
 /// Anything but `ENOENT`, which is the answer `false`.
 pub fn notify_id_valid(listener: BorrowedFd<'_>, id: u64) -> io::Result<bool> {
     // SAFETY: `id` is a live u64, the size this request encodes.
-    match unsafe { check(libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &raw const id).into()) } {
+    match unsafe { check(libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &raw const id).into()) }
+    {
         Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         Err(error) => Err(error),
@@ -218,7 +228,9 @@ const SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP: libc::c_ulong = 1;
 pub fn notify_sync_wake_up(listener: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: this request takes its flags by value.
     unsafe {
-        check(libc::ioctl(listener.as_raw_fd(), SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP).into())
+        check(
+            libc::ioctl(listener.as_raw_fd(), SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP).into(),
+        )
     }?;
     Ok(())
 }

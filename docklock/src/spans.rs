@@ -32,7 +32,12 @@ pub fn span(name: &'static str) -> Span {
 impl Drop for Span {
     fn drop(&mut self) {
         if let (Some(begun), Some(mut file)) = (self.begun, sink()) {
-            let line = format!("{{\"span\":\"{}\",\"us\":{},\"pid\":{}}}\n", self.name, begun.elapsed().as_micros(), std::process::id());
+            let line = format!(
+                "{{\"span\":\"{}\",\"us\":{},\"pid\":{}}}\n",
+                self.name,
+                begun.elapsed().as_micros(),
+                std::process::id()
+            );
             // A benchmark's file that cannot be written must not fail a container; the benchmark sees the gap.
             drop(file.write_all(line.as_bytes()));
         }

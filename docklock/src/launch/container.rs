@@ -33,13 +33,18 @@ pub(super) fn serve(request: Request, executor: Option<OwnedFd>, streams: Contai
         Request::Create { id, root, bundle, console, no_pivot, cage } => {
             create(Creation { id, root, bundle, console, no_pivot }, &cage, executor, streams, &reply)
         }
-        Request::Exec { id, root, process, console, cage } => exec(id, root, process, console, &cage, executor, streams),
+        Request::Exec { id, root, process, console, cage } => {
+            exec(id, root, process, console, &cage, executor, streams)
+        }
         Request::Delete { id, root } => delete(&id, &root),
     };
-    answer(&reply, &match outcome {
-        Ok(pid) => Reply::Done { pid },
-        Err(error) => Reply::Refused { reason: error.to_string() },
-    });
+    answer(
+        &reply,
+        &match outcome {
+            Ok(pid) => Reply::Done { pid },
+            Err(error) => Reply::Refused { reason: error.to_string() },
+        },
+    );
 }
 
 struct Creation {

@@ -114,8 +114,13 @@ impl CageExecutor {
 
     /// libcontainer drops capabilities; believe it only after a look.
     fn check_capabilities(&self) -> Result<(), CageExecutorError> {
-        for set in [caps::CapSet::Bounding, caps::CapSet::Permitted, caps::CapSet::Effective, caps::CapSet::Inheritable, caps::CapSet::Ambient]
-        {
+        for set in [
+            caps::CapSet::Bounding,
+            caps::CapSet::Permitted,
+            caps::CapSet::Effective,
+            caps::CapSet::Inheritable,
+            caps::CapSet::Ambient,
+        ] {
             let held = caps::read(None, set)?;
             let mut excess: Vec<String> =
                 held.iter().map(ToString::to_string).filter(|name| !self.fences.capabilities.contains(name)).collect();
@@ -189,7 +194,9 @@ impl Program {
         let candidates = if args[0].contains('/') {
             vec![args[0].clone()]
         } else {
-            path.split(':').map(|folder| if folder.is_empty() { args[0].clone() } else { format!("{folder}/{}", args[0]) }).collect()
+            path.split(':')
+                .map(|folder| if folder.is_empty() { args[0].clone() } else { format!("{folder}/{}", args[0]) })
+                .collect()
         };
         Ok(Self {
             candidates: strings("program path", &candidates)?,
@@ -212,7 +219,9 @@ impl Program {
         }
         let source = match denied {
             Some(errno) => errno.into(),
-            None if self.candidates.len() > 1 => io::Error::new(io::ErrorKind::NotFound, "executable file not found in $PATH"),
+            None if self.candidates.len() > 1 => {
+                io::Error::new(io::ErrorKind::NotFound, "executable file not found in $PATH")
+            }
             None => Errno::ENOENT.into(),
         };
         Err(CageExecutorError::Exec { program: program(), source })
@@ -280,6 +289,9 @@ mod tests {
 
     #[test]
     fn a_nul_byte_in_an_argument_is_refused() {
-        assert!(matches!(Program::of(&process(&["/t", "a\0b"], &["HOME=/"])), Err(CageExecutorError::Nul { what: "argument", .. })));
+        assert!(matches!(
+            Program::of(&process(&["/t", "a\0b"], &["HOME=/"])),
+            Err(CageExecutorError::Nul { what: "argument", .. })
+        ));
     }
 }

@@ -266,14 +266,21 @@ impl Launcher {
         let deed = request.deed();
         let (ours, theirs) = packet_pair()?;
         let present = [executor.is_some(), streams.stdin.is_some(), streams.stdout.is_some(), streams.stderr.is_some()];
-        let fds: Vec<RawFd> = [Some(&theirs), executor.as_ref(), streams.stdin.as_ref(), streams.stdout.as_ref(), streams.stderr.as_ref()]
-            .into_iter()
-            .flatten()
-            .map(AsRawFd::as_raw_fd)
-            .collect();
+        let fds: Vec<RawFd> = [
+            Some(&theirs),
+            executor.as_ref(),
+            streams.stdin.as_ref(),
+            streams.stdout.as_ref(),
+            streams.stderr.as_ref(),
+        ]
+        .into_iter()
+        .flatten()
+        .map(AsRawFd::as_raw_fd)
+        .collect();
         let packet = serde_json::to_vec(&(present, request))
             .map_err(|source| LaunchError::System { deed: "write a request", source: source.into() })?;
-        kernel::send_with_fds(self.socket.as_fd(), &packet, &fds).map_err(|source| LaunchError::System { deed, source })?;
+        kernel::send_with_fds(self.socket.as_fd(), &packet, &fds)
+            .map_err(|source| LaunchError::System { deed, source })?;
         drop(theirs);
         match receive(&ours, deed)? {
             Some(Reply::Child { pid }) => Ok(Conversation { socket: ours, child: Pid::from_raw(pid), deed }),
@@ -377,8 +384,8 @@ fn take_listener(socket: OwnedFd, deed: &'static str, on_listener: impl FnOnce(O
 }
 
 fn receive(socket: &OwnedFd, deed: &'static str) -> Result<Option<Reply>, LaunchError> {
-    let (bytes, _) =
-        kernel::receive_with_fds(socket.as_fd(), PACKET_BYTES_MAX).map_err(|source| LaunchError::System { deed, source })?;
+    let (bytes, _) = kernel::receive_with_fds(socket.as_fd(), PACKET_BYTES_MAX)
+        .map_err(|source| LaunchError::System { deed, source })?;
     if bytes.is_empty() {
         return Ok(None);
     }

@@ -2,7 +2,7 @@
 //!
 //! When its socket ends without a farewell, the shim has died: then it is the guardian that ends what the shim left behind.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
@@ -55,7 +55,8 @@ fn delegate(socket: &OwnedFd, packet: &[u8], fds: Vec<OwnedFd>) {
         Err(error) => refused(format!("fork: {error}")),
         Ok(None) => {
             // The guardian's own line must end with the guardian and the shim, not with a container.
-            drop(nix::unistd::close(std::os::fd::AsRawFd::as_raw_fd(socket)));
+            // SAFETY: this child owns its copy of the descriptor, uses it no more, and ends without running destructors.
+            drop(unsafe { kernel::adopt_fd(socket.as_raw_fd()) });
             let mut next = |there: bool| if there { fds.next() } else { None };
             let [executor, stdin, stdout, stderr] = present.map(&mut next);
             let streams = super::ContainerStreams { stdin, stdout, stderr };

@@ -384,7 +384,12 @@ enum Woken {
 }
 
 /// Waits for `events` on `stream` or for one of `raised`.
-fn wait(stream: BorrowedFd<'_>, events: PollFlags, raised: &[&EventFd], patience: Option<Duration>) -> io::Result<Woken> {
+fn wait(
+    stream: BorrowedFd<'_>,
+    events: PollFlags,
+    raised: &[&EventFd],
+    patience: Option<Duration>,
+) -> io::Result<Woken> {
     let mut watched = vec![PollFd::new(stream, events)];
     watched.extend(raised.iter().map(|event| PollFd::new(event.as_fd(), PollFlags::POLLIN)));
     let timeout = patience.map_or(PollTimeout::NONE, |time| PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX));

@@ -27,7 +27,9 @@ impl Sink {
     pub(super) fn open(stream: &'static str, stdio: Stdio) -> Result<Self, StreamError> {
         match stdio {
             Stdio::Null => Ok(Self::Discard),
-            Stdio::Path(path) => open_path(&path).map(Self::File).map_err(|source| StreamError::Open { stream, path, source }),
+            Stdio::Path(path) => {
+                open_path(&path).map(Self::File).map_err(|source| StreamError::Open { stream, path, source })
+            }
             Stdio::Fd(fd) => Ok(match reopen(fd.as_fd(), OpenOptions::new().append(true)) {
                 Some(file) => Self::File(file),
                 None => Self::Shared(File::from(fd)),
@@ -68,7 +70,11 @@ impl Sink {
 fn open_path(path: &PathBuf) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY);
-    if is_fifo(path) { options.read(true).write(true) } else { options.append(true).create(true).mode(0o640) };
+    if is_fifo(path) {
+        options.read(true).write(true)
+    } else {
+        options.append(true).create(true).mode(0o640)
+    };
     options.open(path)
 }
 

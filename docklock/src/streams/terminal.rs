@@ -28,8 +28,8 @@ impl Console {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(StreamError::System { deed: "replace an old console socket", source }),
         }
-        let listener =
-            UnixListener::bind(path).map_err(|source| StreamError::System { deed: "bind the console socket", source })?;
+        let listener = UnixListener::bind(path)
+            .map_err(|source| StreamError::System { deed: "bind the console socket", source })?;
         Ok(Self { listener, path: path.to_owned() })
     }
 
@@ -48,7 +48,8 @@ impl Console {
         if ready(peer.as_fd())? != Woken::Ready {
             return Err(StreamError::NoTerminal);
         }
-        let (_, fds) = kernel::receive_with_fds(peer.as_fd(), NAME_BYTES_MAX).map_err(system("receive the terminal"))?;
+        let (_, fds) =
+            kernel::receive_with_fds(peer.as_fd(), NAME_BYTES_MAX).map_err(system("receive the terminal"))?;
         fds.into_iter().next().ok_or(StreamError::NoTerminal)
     }
 }

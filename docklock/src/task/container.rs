@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
@@ -17,8 +17,9 @@ use super::engine::Shared;
 use super::exec::Exec;
 use super::orphan::Remains;
 use super::{ExecRequest, Exit, Status, TaskError};
-use crate::cage::Plan;
+use crate::cage::{self, Plan};
 use crate::cgroup::{CgroupError, Group, Stats};
+use crate::inputs::{self, Mounted};
 use crate::launch::{CageOrder, Created};
 use crate::spans::span;
 use crate::spool::{Appended, Boundary};
@@ -43,6 +44,8 @@ pub struct Task {
     pub(super) layer: Option<PathBuf>,
     pub(super) intent: Intent,
     pub(super) image: Mutex<Option<JoinHandle<Result<Option<Image>, String>>>>,
+    /// What is mounted from the host; known before the start.
+    pub(super) mounted: OnceLock<Mounted>,
     pub(super) phase: Mutex<Phase>,
     pub(super) execs: Mutex<Vec<ExecRecord>>,
     pub(super) end: End<Exit>,
@@ -207,10 +210,16 @@ impl Intent {
 
 impl Task {
     /// Takes over a created container and begins to wait for its end.
-    pub(super) fn adopt(shared: &Arc<Shared>, parts: Parts, intent: Intent, home: Home) -> Result<Arc<Self>, TaskError> {
+    pub(super) fn adopt(
+        shared: &Arc<Shared>,
+        parts: Parts,
+        intent: Intent,
+        home: Home,
+    ) -> Result<Arc<Self>, TaskError> {
         let Parts { id, boundary, plan, group, created, streams, supervisor, image, rootfs, layer, cage } = parts;
         let pid = created.pid;
-        let pidfd = kernel::pidfd_open(pid).map_err(|source| TaskError::System { deed: "watch the container", source })?;
+        let pidfd =
+            kernel::pidfd_open(pid).map_err(|source| TaskError::System { deed: "watch the container", source })?;
         let image = std::thread::spawn(image);
         let task = Arc::new(Self {
             shared: Arc::clone(shared),
@@ -228,6 +237,7 @@ impl Task {
             layer,
             intent,
             image: Mutex::new(Some(image)),
+            mounted: OnceLock::new(),
             phase: Mutex::new(Phase::Created(created)),
             execs: Mutex::default(),
             end: End::new(),
@@ -287,6 +297,10 @@ impl Task {
                 return Err(error);
             }
         }
+        {
+            let _span = span("inputs");
+            self.mounted.get_or_init(|| inputs::measure(&self.plan.spec));
+        }
         let since = SystemTime::now();
         let mut watched = Ok(());
         created.start(|listener| watched = self.watch(listener))?;
@@ -325,7 +339,12 @@ impl Task {
             }
             return Ok(());
         }
-        send(&self.id, &self.pidfd, signum)
+        send(&self.id, &self.pidfd, signum)?;
+        // A v1 freezer holds even a killed task; a frozen container must still die of a SIGKILL.
+        if signum == libc::SIGKILL && matches!(*self.phase(), Phase::Paused { .. }) {
+            self.resume()?;
+        }
+        Ok(())
     }
 
     /// Freezes all tasks of the container.
@@ -361,7 +380,7 @@ impl Task {
     /// # Errors
     /// The first controller's that refuses.
     pub fn update(&self, resources: &LinuxResources) -> Result<(), TaskError> {
-        Ok(self.group.apply(resources)?)
+        Ok(self.group.apply(&cage::plan_update(&self.plan, resources))?)
     }
 
     /// Process ids of the container, as this process sees them.

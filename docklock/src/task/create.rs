@@ -110,7 +110,13 @@ pub(super) struct Parts {
     pub(super) cage: CageOrder,
 }
 
-fn build(shared: &Shared, request: CreateRequest, mut plan: Plan, home: &Home, group: Group) -> Result<Parts, TaskError> {
+fn build(
+    shared: &Shared,
+    request: CreateRequest,
+    mut plan: Plan,
+    home: &Home,
+    group: Group,
+) -> Result<Parts, TaskError> {
     let CreateRequest { id, boundary, rootfs, layer, io, image, no_pivot, .. } = request;
     if let Some(profile) = &plan.apparmor {
         let _span = span("apparmor");
@@ -188,7 +194,8 @@ fn read_spec(path: &Path) -> Result<Spec, TaskError> {
 
 fn write_spec(home: &Home, spec: &Spec) -> Result<(), TaskError> {
     let path = home.bundle().join("config.json");
-    let bytes = serde_json::to_vec(spec).map_err(|error| TaskError::Spec { path: path.clone(), reason: error.to_string() })?;
+    let bytes =
+        serde_json::to_vec(spec).map_err(|error| TaskError::Spec { path: path.clone(), reason: error.to_string() })?;
     write_private(&path, &bytes)
 }
 
@@ -229,10 +236,14 @@ impl Intent {
             let spool = shared.spool(&boundary)?;
             super::orphan::close_orphans(&shared, &spool)?;
             let owner = ProcessRef::of(std::process::id())?;
-            let facts = OpenFacts { container_id: id.clone(), owner, state_dir: dir, cgroups: vec![PathBuf::from(cgroup)] };
+            let facts =
+                OpenFacts { container_id: id.clone(), owner, state_dir: dir, cgroups: vec![PathBuf::from(cgroup)] };
             let statement = |chain| {
                 let host = shared.identity.clone();
-                seal::intent_statement(&receipt::Intent { container_id: id, cage, intended_on: clock::now(), host, chain }, config)
+                seal::intent_statement(
+                    &receipt::Intent { container_id: id, cage, intended_on: clock::now(), host, chain },
+                    config,
+                )
             };
             Ok(spool.intend(shared.signer.as_ref(), facts, statement)?)
         })

@@ -43,10 +43,11 @@ fn end(task: &Task) {
     let at = SystemTime::now();
     // `start` holds the phase until it knows whether the program ran.
     let phase = std::mem::replace(&mut *task.phase(), Phase::Stopped);
-    let seal = conclude(task, phase, ending, at).map_err(|error| error.to_string()).and_then(|conclusion| match conclusion {
-        Conclusion::Receipt(appended) => Ok(appended),
-        Conclusion::Abort(reason) => Err(reason),
-    });
+    let seal =
+        conclude(task, phase, ending, at).map_err(|error| error.to_string()).and_then(|conclusion| match conclusion {
+            Conclusion::Receipt(appended) => Ok(appended),
+            Conclusion::Abort(reason) => Err(reason),
+        });
     if let Err(reason) = &seal {
         tracing::warn!(container = task.id, reason, "no receipt");
     }
@@ -61,7 +62,9 @@ enum Conclusion {
 /// A receipt if everything is known; otherwise an abort that says what is not.
 fn conclude(task: &Task, phase: Phase, ending: Ending, at: SystemTime) -> Result<Conclusion, TaskError> {
     let outcome = match phase {
-        Phase::Running { since } | Phase::Paused { since } => measure(task, since, ending, at).map_err(|error| error.to_string()),
+        Phase::Running { since } | Phase::Paused { since } => {
+            measure(task, since, ending, at).map_err(|error| error.to_string())
+        }
         Phase::Failed { reason } => Err(reason),
         Phase::Created(created) => {
             created.abandon()?;
@@ -114,7 +117,11 @@ fn measure(task: &Task, started: SystemTime, ending: Ending, finished: SystemTim
             (None, "uncontrolled")
         }
     };
+    let mounted = task.mounted.get().cloned().unwrap_or_default();
     let mut sources = task.plan.sources.clone();
+    sources.push(Source { name: "mounts".to_owned(), status: mounted.status().to_owned() });
+    let mut inputs = mounted.pinned;
+    inputs.push(Input { name: "stdin".to_owned(), digest: streams.stdin.digest });
     sources.push(Source { name: "image".to_owned(), status: image_status.to_owned() });
     Ok(Facts {
         container_id: task.id.clone(),
@@ -123,7 +130,7 @@ fn measure(task: &Task, started: SystemTime, ending: Ending, finished: SystemTim
         cage: task.plan.cage.clone(),
         argv: task.plan.argv,
         env: task.plan.env,
-        inputs: vec![Input { name: "stdin".to_owned(), digest: streams.stdin.digest }],
+        inputs,
         limits: task.plan.limits.clone(),
         ending,
         stdout: streams.stdout,
@@ -154,7 +161,7 @@ fn measure_outputs(task: &Task) -> Result<Outputs, TaskError> {
 }
 
 /// Polls the first process and the memory alarm until the process has ended.
-fn wait_for_end(task: &Task, oom: Option<&OomWatch>) {
+fn wait_for_end(task: &Task, mut oom: Option<&OomWatch>) {
     loop {
         let mut watched = vec![PollFd::new(task.pidfd.as_fd(), PollFlags::POLLIN)];
         if let Some((fd, events)) = oom.map(OomWatch::polled) {
@@ -168,10 +175,10 @@ fn wait_for_end(task: &Task, oom: Option<&OomWatch>) {
         }
         let ended = watched[0].any().unwrap_or(true);
         if watched.get(1).is_some_and(|alarm| alarm.any().unwrap_or(false)) {
-            if let Some(oom) = oom {
-                oom.acknowledge();
-            }
             report_oom(task);
+            if oom.is_some_and(|oom| oom.acknowledge().is_err()) {
+                oom = None;
+            }
         }
         if ended {
             return;

@@ -47,7 +47,8 @@ impl Engine {
         let identity = seal::host(&config.host_id, &signer)?;
         let runtime = RuntimeIdentity::of_this_process(&config.state_dir)?;
         let host = HostCapabilities::probe();
-        let shared = Shared { config, launcher, signer: Box::new(signer), host, identity, runtime, spools: Mutex::default() };
+        let shared =
+            Shared { config, launcher, signer: Box::new(signer), host, identity, runtime, spools: Mutex::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 

@@ -151,9 +151,11 @@ impl TaskError {
     /// What kind of refusal it is.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Id { .. } | Self::ExecId { .. } | Self::Spec { .. } | Self::Plan(_) | Self::Streams(StreamError::Open { .. }) => {
-                ErrorCode::InvalidArgument
-            }
+            Self::Id { .. }
+            | Self::ExecId { .. }
+            | Self::Spec { .. }
+            | Self::Plan(_)
+            | Self::Streams(StreamError::Open { .. }) => ErrorCode::InvalidArgument,
             Self::Exists { .. } => ErrorCode::AlreadyExists,
             Self::State { .. } => ErrorCode::FailedPrecondition,
             Self::ExecRefused { .. } => ErrorCode::PermissionDenied,

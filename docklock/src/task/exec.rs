@@ -48,7 +48,13 @@ impl Exec {
             return Err(TaskError::ExecRefused { id: task.id.clone(), profile: task.plan.cage.profile.clone() });
         }
         let process = cage::plan_exec(&task.plan, &process)?;
-        Ok(Arc::new(Self { task: Arc::clone(task), id: exec_id, process, state: Mutex::new(State::Prepared(io)), end: End::new() }))
+        Ok(Arc::new(Self {
+            task: Arc::clone(task),
+            id: exec_id,
+            process,
+            state: Mutex::new(State::Prepared(io)),
+            end: End::new(),
+        }))
     }
 
     /// The caller's name for it.
@@ -85,12 +91,17 @@ impl Exec {
         // The container's phase is held, so that its end cannot be sealed between our taint and our process.
         let phase = self.task.phase();
         if !matches!(*phase, Phase::Running { .. }) {
-            return Err(TaskError::State { deed: "start a process in container", id: self.task.id.clone(), state: "not running" });
+            return Err(TaskError::State {
+                deed: "start a process in container",
+                id: self.task.id.clone(),
+                state: "not running",
+            });
         }
         self.taint()?;
         let (pid, streams) = self.launch(io)?;
         drop(phase);
-        let pidfd = kernel::pidfd_open(pid).map_err(|source| TaskError::System { deed: "watch the process", source })?;
+        let pidfd =
+            kernel::pidfd_open(pid).map_err(|source| TaskError::System { deed: "watch the process", source })?;
         let streams = Arc::new(streams);
         *state = State::Running { pid, pidfd, streams: Arc::clone(&streams) };
         drop(state);
@@ -100,8 +111,8 @@ impl Exec {
     fn launch(&self, io: Io) -> Result<(Pid, Streams), TaskError> {
         let task = &self.task;
         let file = task.home.file(&format!("exec-{}.json", self.id));
-        let bytes =
-            serde_json::to_vec(&self.process).map_err(|error| TaskError::Spec { path: file.clone(), reason: error.to_string() })?;
+        let bytes = serde_json::to_vec(&self.process)
+            .map_err(|error| TaskError::Spec { path: file.clone(), reason: error.to_string() })?;
         write_private(&file, &bytes)?;
         let mut prepared = Prepared::open(io, &task.home.file(&format!("exec-{}.tty", self.id)))?;
         let order = ExecOrder {
