@@ -31,7 +31,11 @@ fn the_digests_of_the_embedded_profiles_are_known() {
     assert_eq!(digests, GOLDEN);
 }
 
-const GOLDEN: [&str; 3] = ["", "", ""];
+const GOLDEN: [&str; 3] = [
+    "923c2006d07f333925f374c6da3dce34a7102af2b761c5c33296d7c352856eea",
+    "89310682611f9c50b2b502157ab2e04f5266b3c9094aa2de3059093f1257a315",
+    "8ea84cbe6b229fff621b161a676744288ae2d870d97824e01167e0fba44f041f",
+];
 
 #[test]
 fn a_profile_that_only_renames_another_has_its_digest() {

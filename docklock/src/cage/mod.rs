@@ -1,0 +1,224 @@
+//! The cage as a pure function: specification and policy go in, the caged specification and everything to enforce come out.
+//!
+//! [`plan`] narrows and never widens: what the specification asks for and the policy does not allow is either cut to the policy (limits,
+//! capabilities, paths) or refused in one sentence (namespaces, devices, mounts), because half of it would be a different container.
+//! Always true: the planned specification holds no seccomp, no personality and no capability beyond the policy; two plans of equal
+//! content have equal digests on any host. Absent on purpose: doing. Only [`LandlockRules::apply`] and [`profile_for`] touch the system.
+
+mod annotations;
+mod choose;
+mod devices;
+mod error;
+mod fences;
+mod landlock;
+mod mounts;
+mod namespaces;
+mod normal;
+mod process;
+mod resources;
+mod sources;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use bpi_policies::{HookRule, Policy};
+use bpi_protocol::digest::Sha256Digest;
+use bpi_protocol::receipt::{Fence, Source};
+use bpi_protocol::run::CageRef;
+use oci_spec::runtime::{LinuxPersonalityDomain, LinuxResources, Process, Root, Spec};
+
+pub use bpi_policies::ExecRule;
+pub use choose::profile_for;
+pub use error::PlanError;
+pub use fences::Fences;
+pub use landlock::{LandlockError, LandlockRules};
+
+pub use crate::apparmor::AppArmorProfile;
+use crate::host::HostCapabilities;
+
+/// What a plan is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanRequest<'a> {
+    /// As the caller wrote it.
+    pub spec: &'a Spec,
+    /// What must hold.
+    pub policy: &'a Policy,
+    /// What this host can enforce.
+    pub host: &'a HostCapabilities,
+    /// Absolute path of the root file system on this host.
+    pub rootfs: &'a Path,
+    /// The container's writable layer is known, so it can be measured.
+    pub has_layer: bool,
+}
+
+/// Which files the receipt measures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutputScope {
+    /// The writable layer.
+    Layer,
+    /// These absolute container paths, sorted.
+    Paths(Vec<PathBuf>),
+    /// None.
+    None,
+}
+
+/// Everything about a run that is decided before it starts.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// For libcontainer.
+    pub spec: Spec,
+    /// For the executor.
+    pub fences: Fences,
+    /// In force.
+    pub policy: Policy,
+    /// Digest of the specification without what belongs to this host or this run.
+    pub config_digest: Sha256Digest,
+    /// Name and digest of the policy.
+    pub cage: CageRef,
+    /// Digest of the canonical bytes of the argument array.
+    pub argv: Sha256Digest,
+    /// Digest of the canonical bytes of the environment array.
+    pub env: Sha256Digest,
+    /// Logical budgets by name.
+    pub limits: BTreeMap<String, u64>,
+    /// Every fence the policy demands, sorted by name.
+    pub fence_report: Vec<Fence>,
+    /// Every source of nondeterminism, sorted by name.
+    pub sources: Vec<Source>,
+    /// Whether processes may enter later.
+    pub exec: ExecRule,
+    /// Which files the receipt measures.
+    pub outputs: OutputScope,
+    /// To be loaded before the container is made.
+    pub apparmor: Option<AppArmorProfile>,
+}
+
+/// Plans a run.
+///
+/// # Errors
+/// What the specification asks for and the policy or the host refuses, in one sentence.
+pub fn plan(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
+    let PlanRequest { policy, host, .. } = *request;
+    let mut spec = request.spec.clone();
+    let declared = annotations::outputs(&spec)?;
+    if !request.rootfs.is_absolute() {
+        return Err(PlanError::Rootfs { path: request.rootfs.to_owned() });
+    }
+    let readonly = spec.root().as_ref().and_then(Root::readonly);
+    let mut root = Root::default();
+    root.set_path(request.rootfs.to_owned()).set_readonly(readonly);
+    spec.set_root(Some(root));
+    refuse_hooks(&spec, policy)?;
+    names(&mut spec, policy);
+    mounts::cage(&mut spec, policy)?;
+    let shared = namespaces::cage(&mut spec, policy)?;
+    let tenant_seccomp = take_odds(&mut spec)?;
+    devices::cage(&mut spec, policy)?;
+    let apparmor = fences::apparmor(&spec, policy, host)?;
+    let kept = process::cage_first(&mut spec, policy, apparmor.as_ref())?;
+    resources::narrow(resources::of(&mut spec)?, policy.profile());
+    // Taken before what this host lacks is left out, so that equal plans have equal digests on unequal hosts.
+    let config_digest = normal::digest(&spec, tenant_seccomp.as_ref())?;
+    let limits = resources::limits(&spec);
+    let fence_report = fences::report(&mut spec, policy, host, apparmor.as_ref())?;
+    let process = spec.process().as_ref().ok_or(PlanError::Missing { what: "process" })?;
+    Ok(Plan {
+        config_digest,
+        cage: CageRef { profile: policy.name().to_owned(), digest: policy.digest() },
+        argv: normal::digest_strings(process.args().as_deref().unwrap_or_default())?,
+        env: normal::digest_strings(process.env().as_deref().unwrap_or_default())?,
+        limits,
+        sources: sources::of(&spec, policy, &shared),
+        exec: policy.profile().exec,
+        outputs: declared.unwrap_or(if request.has_layer { OutputScope::Layer } else { OutputScope::None }),
+        fences: fences::of(policy, host, &shared, kept, tenant_seccomp),
+        fence_report,
+        policy: policy.clone(),
+        apparmor,
+        spec,
+    })
+}
+
+/// Cages a process that shall enter a planned container as the first one was caged.
+///
+/// # Errors
+/// When the process asks for what cannot be honoured.
+pub fn plan_exec(plan: &Plan, process: &Process) -> Result<Process, PlanError> {
+    process::cage_exec(plan, process)
+}
+
+/// Narrows new limits for a running container to its policy.
+pub fn plan_update(plan: &Plan, resources: &LinuxResources) -> LinuxResources {
+    let mut narrowed = resources.clone();
+    // Devices are fixed at creation.
+    narrowed.set_devices(None);
+    resources::cap(&mut narrowed, plan.policy.profile());
+    narrowed
+}
+
+fn refuse_hooks(spec: &Spec, policy: &Policy) -> Result<(), PlanError> {
+    let Some(hooks) = spec.hooks() else { return Ok(()) };
+    let lists = [
+        hooks.create_runtime(),
+        hooks.create_container(),
+        hooks.start_container(),
+        hooks.poststart(),
+        hooks.poststop(),
+        #[allow(deprecated)] // still sent by callers that speak 1.0
+        hooks.prestart(),
+    ];
+    let path = lists.into_iter().flatten().flatten().map(|hook| hook.path().clone()).next();
+    match path {
+        Some(path) if policy.profile().hooks == HookRule::Refuse => {
+            Err(PlanError::Hook { path, profile: policy.name().to_owned() })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn names(spec: &mut Spec, policy: &Policy) {
+    let profile = policy.profile();
+    if profile.hostname != bpi_policies::profile::FROM_SPEC {
+        spec.set_hostname(Some(profile.hostname.clone()));
+    }
+    if profile.domainname != bpi_policies::profile::FROM_SPEC {
+        spec.set_domainname(Some(profile.domainname.clone()));
+    }
+}
+
+/// Takes out what the executor does instead of libcontainer, and refuses what neither does.
+fn take_odds(spec: &mut Spec) -> Result<Option<oci_spec::runtime::LinuxSeccomp>, PlanError> {
+    let linux = spec.linux_mut().as_mut().ok_or(PlanError::Missing { what: "linux" })?;
+    let unsupported = |what, value: String, why| Err(PlanError::Unsupported { what, value, why });
+    if let Some(personality) = linux.personality() {
+        if personality.domain() != LinuxPersonalityDomain::PerLinux
+            || personality.flags().iter().flatten().next().is_some()
+        {
+            return unsupported("linux.personality", format!("{personality:?}"), "the policy alone decides it");
+        }
+        linux.set_personality(None);
+    }
+    if let Some(propagation) = linux.rootfs_propagation().as_deref().filter(|word| word.contains("shared")) {
+        return unsupported(
+            "linux.rootfsPropagation",
+            propagation.to_owned(),
+            "mounts of the container would reach the host",
+        );
+    }
+    if linux.net_devices().iter().flatten().next().is_some() {
+        return unsupported(
+            "linux.netDevices",
+            "a device".to_owned(),
+            "devices of the host's network stay with the host",
+        );
+    }
+    if let Some(label) = linux.mount_label().as_deref().filter(|label| !label.is_empty()) {
+        return unsupported("linux.mountLabel", label.to_owned(), "SELinux labels cannot be enforced here");
+    }
+    let seccomp = linux.seccomp().clone();
+    linux.set_seccomp(None);
+    Ok(seccomp)
+}
+
+#[cfg(test)]
+mod tests;

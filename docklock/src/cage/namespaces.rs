@@ -1,0 +1,88 @@
+//! Namespaces: the container's own, or its pod's where the policy allows; never the host's.
+
+use std::collections::BTreeSet;
+
+use bpi_policies::{Namespace, Network, Policy};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
+
+use super::PlanError;
+
+/// Kinds that the container does not have to itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Shared {
+    /// Joined by path.
+    pub(super) joined: BTreeSet<Namespace>,
+    /// The network is the host's own.
+    pub(super) host_network: bool,
+}
+
+/// Kinds that every container must have, with what a policy calls them.
+const DEMANDED: [(LinuxNamespaceType, Option<Namespace>); 5] = [
+    (LinuxNamespaceType::Mount, None),
+    (LinuxNamespaceType::Pid, Some(Namespace::Pid)),
+    (LinuxNamespaceType::Ipc, Some(Namespace::Ipc)),
+    (LinuxNamespaceType::Uts, Some(Namespace::Uts)),
+    (LinuxNamespaceType::Network, Some(Namespace::Network)),
+];
+
+pub(super) fn cage(spec: &mut Spec, policy: &Policy) -> Result<Shared, PlanError> {
+    let linux = spec.linux_mut().as_mut().ok_or(PlanError::Missing { what: "linux" })?;
+    let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+    let mut shared = Shared::default();
+    for (at, namespace) in namespaces.iter().enumerate() {
+        if namespaces[..at].iter().any(|earlier| earlier.typ() == namespace.typ()) {
+            return Err(PlanError::NamespaceTwice { kind: spelled(namespace.typ()).to_owned() });
+        }
+        if let Some(path) = joined_path(namespace) {
+            let word = DEMANDED.iter().find(|(kind, _)| *kind == namespace.typ()).and_then(|(_, word)| *word);
+            let allowed = word
+                .filter(|word| policy.profile().namespaces.joinable.contains(word) && allows_network(policy, *word));
+            let Some(word) = allowed else {
+                let (kind, profile) = (spelled(namespace.typ()).to_owned(), policy.name().to_owned());
+                return Err(PlanError::JoinedNamespace { kind, path, profile });
+            };
+            shared.joined.insert(word);
+        }
+    }
+    for (kind, word) in DEMANDED {
+        if namespaces.iter().any(|namespace| namespace.typ() == kind) {
+            continue;
+        }
+        if word == Some(Namespace::Network) && policy.profile().network == Network::Host {
+            shared.host_network = true;
+            continue;
+        }
+        return Err(PlanError::HostNamespace { kind: spelled(kind).to_owned(), profile: policy.name().to_owned() });
+    }
+    // containerd adds it on cgroup v2 only; without it /proc/self/cgroup names the host's paths.
+    if !namespaces.iter().any(|namespace| namespace.typ() == LinuxNamespaceType::Cgroup) {
+        let mut own = LinuxNamespace::default();
+        own.set_typ(LinuxNamespaceType::Cgroup).set_path(None);
+        namespaces.push(own);
+    }
+    linux.set_namespaces(Some(namespaces));
+    Ok(shared)
+}
+
+fn allows_network(policy: &Policy, word: Namespace) -> bool {
+    word != Namespace::Network || matches!(policy.profile().network, Network::Pod | Network::Host)
+}
+
+/// The specification's own word; the type prints the kernel's.
+fn spelled(kind: LinuxNamespaceType) -> &'static str {
+    match kind {
+        LinuxNamespaceType::Mount => "mount",
+        LinuxNamespaceType::Cgroup => "cgroup",
+        LinuxNamespaceType::Uts => "uts",
+        LinuxNamespaceType::Ipc => "ipc",
+        LinuxNamespaceType::User => "user",
+        LinuxNamespaceType::Pid => "pid",
+        LinuxNamespaceType::Network => "network",
+        LinuxNamespaceType::Time => "time",
+    }
+}
+
+/// An empty path means none.
+fn joined_path(namespace: &LinuxNamespace) -> Option<std::path::PathBuf> {
+    namespace.path().clone().filter(|path| !path.as_os_str().is_empty())
+}

@@ -1,0 +1,39 @@
+//! What the cage controls of each source of nondeterminism, for the receipt's `assurance`.
+//!
+//! Today it controls what namespaces, limits and the executor can fix. What a later stage will virtualise is `uncontrolled` here, so that
+//! no receipt claims more than was done.
+
+use bpi_policies::profile::FROM_SPEC;
+use bpi_policies::{Namespace, Network, Policy};
+use bpi_protocol::receipt::Source;
+use oci_spec::runtime::Spec;
+
+use super::namespaces::Shared;
+
+/// Sources that nothing here controls yet.
+const OPEN: [&str; 10] =
+    ["clock", "cpuid", "entropy", "file-metadata", "pids", "procfs", "rdrand", "rdtsc", "scheduling", "sysinfo"];
+
+/// Every source, sorted by name.
+pub(super) fn of(spec: &Spec, policy: &Policy, shared: &Shared) -> Vec<Source> {
+    let profile = policy.profile();
+    let connected = shared.host_network || shared.joined.contains(&Namespace::Network) || spec.hooks().is_some();
+    let hostname = profile.hostname != FROM_SPEC && !shared.joined.contains(&Namespace::Uts);
+    let from_host = spec.mounts().iter().flatten().any(super::mounts::is_bind);
+    let fixed = [
+        ("aslr", profile.no_aslr),
+        ("environment", true),
+        ("hostname", hostname),
+        ("mounts", !from_host),
+        ("network", !connected || profile.network == Network::None),
+        ("umask", true),
+    ];
+    let fixed = fixed.map(|(name, controlled)| (name, if controlled { "controlled" } else { "uncontrolled" }));
+    let mut rows: Vec<Source> = fixed
+        .into_iter()
+        .chain(OPEN.map(|name| (name, "uncontrolled")))
+        .map(|(name, status)| Source { name: name.to_owned(), status: status.to_owned() })
+        .collect();
+    rows.sort_by(|a, b| a.name.cmp(&b.name));
+    rows
+}

@@ -1,0 +1,358 @@
+#![allow(clippy::unwrap_used)]
+
+mod narrowing;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::host::{AppArmor, Cgroup, CgroupMode};
+
+/// What `ctr run` of containerd 1.6.20 writes.
+const CTR: &str = include_str!("tests/ctr.json");
+/// The shape of what its CRI plugin writes for a container of a pod.
+const POD: &str = include_str!("tests/pod.json");
+
+fn host() -> HostCapabilities {
+    HostCapabilities {
+        kernel: "6.1.0".to_owned(),
+        machine: "x86_64".to_owned(),
+        libseccomp: "2.5.4".to_owned(),
+        seccomp_notify: true,
+        seccomp_wait_killable: true,
+        landlock_abi: 2,
+        apparmor: AppArmor::default(),
+        cgroup: Cgroup {
+            mode: CgroupMode::Hybrid,
+            controllers: ["cpu", "devices", "memory", "pids"].map(str::to_owned).into_iter().collect(),
+        },
+        user_namespaces: true,
+        lsms: Vec::new(),
+    }
+}
+
+fn policy(name: &str) -> Policy {
+    Policy::embedded(name).unwrap()
+}
+
+fn spec(text: &str, change: impl FnOnce(&mut Value)) -> Spec {
+    let mut value = serde_json::from_str(text).unwrap();
+    change(&mut value);
+    serde_json::from_value(value).unwrap()
+}
+
+fn planned(spec: &Spec, policy: &Policy) -> Result<Plan, PlanError> {
+    planned_on(spec, policy, &host())
+}
+
+fn planned_on(spec: &Spec, policy: &Policy, host: &HostCapabilities) -> Result<Plan, PlanError> {
+    plan(&PlanRequest { spec, policy, host, rootfs: Path::new("/run/one/rootfs"), has_layer: true })
+}
+
+fn refusal(change: impl FnOnce(&mut Value), policy_name: &str) -> String {
+    planned(&spec(CTR, change), &policy(policy_name)).unwrap_err().to_string()
+}
+
+fn row<'a>(plan: &'a Plan, name: &str) -> &'a Fence {
+    plan.fence_report.iter().find(|fence| fence.name == name).unwrap()
+}
+
+fn source(plan: &Plan, name: &str) -> String {
+    plan.sources.iter().find(|source| source.name == name).unwrap().status.clone()
+}
+
+#[test]
+fn what_ctr_runs_is_caged_by_every_profile() {
+    for name in Policy::embedded_names() {
+        let plan = planned(&spec(CTR, |_| {}), &policy(name)).unwrap();
+        let process = plan.spec.process().as_ref().unwrap();
+        assert_eq!(plan.spec.root().as_ref().unwrap().path(), Path::new("/run/one/rootfs"));
+        assert_eq!(process.no_new_privileges(), Some(true));
+        assert_eq!(process.user().umask(), Some(0o022));
+        assert!(process.env().as_ref().unwrap().iter().any(|entry| entry.starts_with("PATH=/usr/local/sbin:")));
+        assert!(!plan.fences.capabilities.contains("CAP_NET_RAW") && !plan.fences.capabilities.contains("CAP_MKNOD"));
+        assert_eq!(plan.outputs, OutputScope::Layer);
+        assert_eq!(plan.cage.profile, name);
+    }
+}
+
+#[test]
+fn a_container_of_a_pod_is_caged_by_service_alone() {
+    let pod = spec(POD, |_| {});
+    let plan = planned(&pod, &policy("service")).unwrap();
+    assert_eq!(
+        (source(&plan, "network"), source(&plan, "mounts")),
+        ("uncontrolled".to_owned(), "uncontrolled".to_owned())
+    );
+    assert_eq!(plan.limits.get("memoryBytes"), Some(&268_435_456));
+    for name in ["strict", "standard"] {
+        assert!(matches!(planned(&pod, &policy(name)), Err(PlanError::JoinedNamespace { .. })), "{name}");
+    }
+}
+
+#[test]
+fn a_host_namespace_is_refused_in_one_sentence() {
+    for kind in ["pid", "ipc", "uts", "mount", "network"] {
+        for name in Policy::embedded_names() {
+            let sentence = refusal(
+                |spec| {
+                    let namespaces = spec["linux"]["namespaces"].as_array_mut().unwrap();
+                    namespaces.retain(|namespace| namespace["type"] != kind);
+                },
+                name,
+            );
+            assert!(sentence.contains(&format!("the host's {kind} namespace")), "{sentence}");
+        }
+    }
+}
+
+#[test]
+fn a_container_without_a_cgroup_namespace_gets_one() {
+    let plan = planned(&spec(CTR, |_| {}), &policy("standard")).unwrap();
+    let namespaces = plan.spec.linux().as_ref().unwrap().namespaces().clone().unwrap();
+    assert!(namespaces.iter().any(|namespace| namespace.typ().to_string() == "cgroup" && namespace.path().is_none()));
+}
+
+#[test]
+fn a_hook_is_refused_by_strict_alone() {
+    let hook = |spec: &mut Value| spec["hooks"] = json!({"createRuntime": [{"path": "/bin/hook"}]});
+    assert!(refusal(hook, "strict").contains("/bin/hook"));
+    let plan = planned(&spec(CTR, hook), &policy("standard")).unwrap();
+    assert_eq!(source(&plan, "network"), "uncontrolled");
+}
+
+#[test]
+fn a_device_of_the_host_is_refused_by_name() {
+    let disk = |spec: &mut Value| {
+        spec["linux"]["devices"] = json!([{"path": "/dev/sda", "type": "b", "major": 8, "minor": 0}])
+    };
+    assert!(refusal(disk, "service").contains("/dev/sda (b 8:0)"));
+    let all = |spec: &mut Value| spec["linux"]["resources"]["devices"] = json!([{"allow": true, "access": "rwm"}]);
+    assert!(refusal(all, "service").contains("a *:* rwm"));
+}
+
+#[test]
+fn a_device_the_profile_names_is_given() {
+    let site =
+        Policy::parse("site", "extends = \"standard\"\n[[devices]]\ntype = \"c\"\nmajor = 10\nminor = 229").unwrap();
+    let fuse = spec(CTR, |spec| {
+        spec["linux"]["devices"] = json!([{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229}]);
+        spec["linux"]["resources"]["devices"] =
+            json!([{"allow": true, "type": "c", "major": 10, "minor": 229, "access": "rwm"}]);
+    });
+    assert!(planned(&fuse, &site).is_ok());
+    assert!(matches!(planned(&fuse, &policy("standard")), Err(PlanError::Device { major: 10, .. })));
+}
+
+#[test]
+fn mounts_that_open_the_host_are_refused() {
+    let cases = [
+        (json!({"destination": "/host", "type": "bind", "source": "/", "options": ["rbind"]}), "keeps /boot"),
+        (json!({"destination": "/d", "type": "bind", "source": "/dev/sda", "options": ["bind"]}), "keeps /dev"),
+        (json!({"destination": "/d", "source": "/proc/1", "options": ["rbind"]}), "keeps /proc"),
+        (json!({"destination": "/d", "type": "none", "source": "/run", "options": ["bind"]}), "keeps /run/"),
+        (json!({"destination": "/d", "type": "bind", "source": "/srv/../proc", "options": ["bind"]}), "without .."),
+        (json!({"destination": "/d", "type": "ext4", "source": "/dev/sda"}), "type ext4"),
+        (json!({"destination": "/proc2", "type": "proc", "source": "proc"}), "second proc"),
+        (json!({"destination": "/proc/sys", "type": "tmpfs", "source": "tmpfs"}), "part of /proc"),
+        (json!({"destination": "/", "type": "tmpfs", "source": "tmpfs"}), "cover the root"),
+        (json!({"destination": "/d", "type": "bind", "source": "/srv", "options": ["rbind", "rshared"]}), "rshared"),
+    ];
+    for (mount, word) in cases {
+        let sentence = refusal(|spec| spec["mounts"].as_array_mut().unwrap().push(mount.clone()), "service");
+        assert!(sentence.contains(word), "{mount}: {sentence}");
+    }
+}
+
+#[test]
+fn sysfs_and_cgroup_become_read_only() {
+    let writable = spec(POD, |spec| {
+        for mount in spec["mounts"].as_array_mut().unwrap() {
+            if matches!(mount["type"].as_str(), Some("sysfs" | "cgroup")) {
+                mount["options"] = json!(["rw", "nosuid"]);
+            }
+        }
+    });
+    let plan = planned(&writable, &policy("service")).unwrap();
+    for mount in
+        plan.spec.mounts().iter().flatten().filter(|mount| matches!(mount.typ().as_deref(), Some("sysfs" | "cgroup")))
+    {
+        assert_eq!(mount.options().as_deref().unwrap(), ["nosuid", "ro"], "{mount:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_enforced_is_not_ignored() {
+    let cases: [(fn(&mut Value), &str); 5] = [
+        (|spec| spec["process"]["selinuxLabel"] = json!("system_u:object_r:x_t:s0"), "process.selinuxLabel"),
+        (|spec| spec["process"]["apparmorProfile"] = json!("cri-containerd.apparmor.d"), "process.apparmorProfile"),
+        (|spec| spec["linux"]["personality"] = json!({"domain": "LINUX32"}), "linux.personality"),
+        (|spec| spec["linux"]["rootfsPropagation"] = json!("rshared"), "linux.rootfsPropagation"),
+        (|spec| spec["linux"]["mountLabel"] = json!("system_u:object_r:x_t:s0"), "linux.mountLabel"),
+    ];
+    for (change, field) in cases {
+        assert!(refusal(change, "service").starts_with(field), "{field}");
+    }
+}
+
+#[test]
+fn the_specifications_own_filter_moves_to_the_executor() {
+    let filtered = spec(CTR, |spec| spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW"}));
+    let plan = planned(&filtered, &policy("standard")).unwrap();
+    assert!(plan.spec.linux().as_ref().unwrap().seccomp().is_none() && plan.fences.tenant_seccomp.is_some());
+    assert_ne!(plan.config_digest, planned(&spec(CTR, |_| {}), &policy("standard")).unwrap().config_digest);
+}
+
+#[test]
+fn an_annotation_in_our_name_that_means_nothing_is_refused() {
+    let sentence = refusal(|spec| spec["annotations"] = json!({"io.bpi.docklock.profle": "strict"}), "strict");
+    assert!(sentence.contains("io.bpi.docklock.profle"), "{sentence}");
+}
+
+#[test]
+fn declared_outputs_are_sorted_plain_paths() {
+    let declare =
+        |value: &'static str| move |spec: &mut Value| spec["annotations"] = json!({"io.bpi.docklock.outputs": value});
+    let plan = planned(&spec(CTR, declare("/out:/a/b:/out")), &policy("strict")).unwrap();
+    assert_eq!(plan.outputs, OutputScope::Paths(vec![PathBuf::from("/a/b"), PathBuf::from("/out")]));
+    for wrong in ["out", "/a/../b", "", "/a:", "/"] {
+        assert!(refusal(declare(wrong), "strict").contains("outputs"), "{wrong:?}");
+    }
+}
+
+#[test]
+fn containers_that_differ_in_names_and_places_have_one_digest() {
+    let other = spec(POD, |spec| {
+        spec["linux"]["cgroupsPath"] = json!("/elsewhere/4");
+        spec["linux"]["namespaces"][1]["path"] = json!("/proc/77/ns/ipc");
+        spec["annotations"]["io.kubernetes.cri.sandbox-id"] = json!("another");
+        spec["mounts"][8]["source"] = json!("/other/hostname");
+        spec["ociVersion"] = json!("1.1.0");
+        spec["process"]["oomScoreAdj"] = json!(2);
+        spec["process"]["capabilities"]["bounding"].as_array_mut().unwrap().reverse();
+    });
+    let one = planned(&spec(POD, |_| {}), &policy("service")).unwrap();
+    let elsewhere = HostCapabilities {
+        landlock_abi: 0,
+        cgroup: Cgroup { mode: CgroupMode::V2, controllers: BTreeSet::new() },
+        ..host()
+    };
+    let spec = other;
+    let request = PlanRequest {
+        spec: &spec,
+        policy: &policy("service"),
+        host: &elsewhere,
+        rootfs: Path::new("/elsewhere"),
+        has_layer: false,
+    };
+    let two = plan(&request).unwrap();
+    assert_eq!((one.config_digest, one.argv, one.env), (two.config_digest, two.argv, two.env));
+}
+
+#[test]
+fn containers_that_differ_in_what_they_can_see_have_two_digests() {
+    let one = planned(&spec(CTR, |_| {}), &policy("standard")).unwrap().config_digest;
+    let changes: [fn(&mut Value); 4] = [
+        |spec| spec["process"]["args"] = json!(["/bin/true"]),
+        |spec| spec["process"]["cwd"] = json!("/tmp"),
+        |spec| spec["root"]["readonly"] = json!(true),
+        |spec| spec["linux"]["resources"]["pids"] = json!({"limit": 7}),
+    ];
+    for change in changes {
+        assert_ne!(planned(&spec(CTR, change), &policy("standard")).unwrap().config_digest, one);
+    }
+}
+
+#[test]
+fn numbers_beyond_json_have_a_digest_too() {
+    let endless = spec(CTR, |spec| {
+        spec["process"]["rlimits"] = json!([{"type": "RLIMIT_NPROC", "hard": u64::MAX, "soft": u64::MAX}])
+    });
+    assert!(planned(&endless, &policy("standard")).is_ok());
+}
+
+#[test]
+fn a_missing_fence_is_told_or_refuses() {
+    let bare = HostCapabilities { landlock_abi: 0, ..host() };
+    let plan = planned_on(&spec(CTR, |_| {}), &policy("standard"), &bare).unwrap();
+    assert_eq!((row(&plan, "landlock").status.as_str(), &plan.fences.landlock), ("absent", &None));
+    assert_eq!(row(&plan, "apparmor").reason.as_deref(), Some("the kernel does not enforce AppArmor"));
+    assert_eq!(row(&plan, "seccomp").status, "in-force");
+    let names: Vec<_> = plan.fence_report.iter().map(|fence| fence.name.clone()).collect();
+    assert!(names.is_sorted());
+    for demand in ["apparmor = \"required\"", "landlock = \"required\""] {
+        let site = Policy::parse("site", &format!("extends = \"standard\"\n[fences]\n{demand}")).unwrap();
+        assert!(matches!(planned_on(&spec(CTR, |_| {}), &site, &bare), Err(PlanError::Fence { .. })), "{demand}");
+    }
+}
+
+#[test]
+fn a_host_that_cannot_supervise_runs_nothing() {
+    for host in [
+        HostCapabilities { seccomp_notify: false, ..host() },
+        HostCapabilities { seccomp_wait_killable: false, ..host() },
+        HostCapabilities { machine: "aarch64".to_owned(), ..host() },
+    ] {
+        assert!(matches!(
+            planned_on(&spec(CTR, |_| {}), &policy("service"), &host),
+            Err(PlanError::Fence { fence: "seccomp", .. })
+        ));
+    }
+}
+
+#[test]
+fn a_controller_the_host_lacks_is_left_out_and_told() {
+    let mut poor = host();
+    poor.cgroup.controllers.remove("memory");
+    let plan = planned_on(&spec(POD, |_| {}), &policy("service"), &poor).unwrap();
+    assert_eq!(row(&plan, "cgroup-memory").reason.as_deref(), Some("the memory controller is not available"));
+    assert_eq!(plan.spec.linux().as_ref().unwrap().resources().as_ref().unwrap().memory(), &None);
+    poor.cgroup.controllers.remove("pids");
+    assert!(matches!(
+        planned_on(&spec(CTR, |_| {}), &policy("strict"), &poor),
+        Err(PlanError::Fence { fence: "cgroup-pids", .. })
+    ));
+}
+
+#[test]
+fn apparmor_is_in_force_where_the_host_has_it() {
+    let enforcing = HostCapabilities {
+        apparmor: AppArmor {
+            enabled: true,
+            parser: Some(PathBuf::from("/usr/sbin/apparmor_parser")),
+            parser_version: None,
+        },
+        ..host()
+    };
+    let plan = planned_on(&spec(CTR, |_| {}), &policy("standard"), &enforcing).unwrap();
+    let profile = plan.apparmor.as_ref().unwrap();
+    assert_eq!(plan.spec.process().as_ref().unwrap().apparmor_profile().as_ref(), Some(&profile.name));
+    assert_eq!(row(&plan, "apparmor").status, "in-force");
+    assert_eq!(plan.config_digest, planned(&spec(CTR, |_| {}), &policy("standard")).unwrap().config_digest);
+}
+
+#[test]
+fn a_process_that_enters_later_is_caged_like_the_first() {
+    let plan = planned(&spec(CTR, |_| {}), &policy("standard")).unwrap();
+    let asked: Process = serde_json::from_value(json!({
+        "args": ["/bin/sh"], "cwd": "/", "user": {"uid": 0, "gid": 0}, "noNewPrivileges": false,
+        "capabilities": {"bounding": ["CAP_SYS_ADMIN", "CAP_KILL"], "permitted": ["CAP_SYS_ADMIN", "CAP_KILL"], "effective": ["CAP_SYS_ADMIN"]}
+    }))
+    .unwrap();
+    let caged = plan_exec(&plan, &asked).unwrap();
+    assert_eq!((caged.no_new_privileges(), caged.user().umask()), (Some(true), Some(0o022)));
+    let kept = caged.capabilities().clone().unwrap();
+    assert_eq!(kept.bounding().iter().flatten().map(|cap| process::name(*cap)).collect::<Vec<_>>(), ["CAP_KILL"]);
+    assert!(kept.effective().iter().flatten().next().is_none() && kept.ambient().is_some());
+}
+
+#[test]
+fn an_update_cannot_lift_a_limit() {
+    let plan = planned(&spec(CTR, |_| {}), &policy("strict")).unwrap();
+    let asked: LinuxResources =
+        serde_json::from_value(json!({"pids": {"limit": -1}, "devices": [{"allow": true, "access": "rwm"}]})).unwrap();
+    let narrowed = plan_update(&plan, &asked);
+    assert_eq!((narrowed.pids().as_ref().unwrap().limit(), narrowed.devices()), (4096, &None));
+}
