@@ -415,8 +415,12 @@ fn is_fifo(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_fifo())
 }
 
-/// Opens what `fd` stands for once more, so that its flags are ours alone. `None` for what cannot be reopened, like a socket.
+/// Opens what `fd` stands for once more, so that its flags are ours alone. `None` for what cannot be reopened, like a socket, and for
+/// a regular file: there the offset must stay shared with whoever else writes through the descriptor, and writes never block.
 fn reopen(fd: BorrowedFd<'_>, options: &mut OpenOptions) -> Option<File> {
+    if nix::sys::stat::fstat(fd).ok()?.st_mode & libc::S_IFMT == libc::S_IFREG {
+        return None;
+    }
     options.custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY);
     options.open(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()
 }

@@ -111,3 +111,17 @@ fn a_path_that_cannot_be_opened_is_named() {
     let refusal = Prepared::open(io, Path::new("/nonexistent")).unwrap_err().to_string();
     assert!(refusal.contains("/nonexistent/out") && refusal.contains("stdout"), "{refusal}");
 }
+
+#[test]
+fn a_file_that_the_client_also_writes_keeps_one_offset() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let mut client = File::create(&path).unwrap();
+    client.write_all(b"before ").unwrap();
+    let (streams, mut ends) = streams(Stdio::Null, Stdio::Fd(client.try_clone().unwrap().into()));
+    File::from(ends.stdout.take().unwrap()).write_all(b"container ").unwrap();
+    drop(ends);
+    streams.finish().unwrap();
+    client.write_all(b"after").unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "before container after");
+}

@@ -40,16 +40,18 @@ impl Engine {
     pub fn start(config: Config) -> Result<Self, TaskError> {
         let guarded = config.clone();
         let launcher = Launcher::start(move |owner| orphan::close_after(&guarded, owner))?;
-        // A container's helper that outlives its parent must come to us, not to init.
-        prctl::set_child_subreaper(true)
-            .map_err(|errno| TaskError::System { deed: "become a subreaper", source: errno.into() })?;
-        let signer = FileKey::load(&config.key_file)?;
-        let identity = seal::host(&config.host_id, &signer)?;
-        let runtime = RuntimeIdentity::of_this_process(&config.state_dir)?;
-        let host = HostCapabilities::probe();
-        let shared =
-            Shared { config, launcher, signer: Box::new(signer), host, identity, runtime, spools: Mutex::default() };
-        Ok(Self { shared: Arc::new(shared) })
+        match prepare(&config) {
+            Ok((signer, identity, runtime)) => {
+                let host = HostCapabilities::probe();
+                let shared = Shared { config, launcher, signer, host, identity, runtime, spools: Mutex::default() };
+                Ok(Self { shared: Arc::new(shared) })
+            }
+            Err(error) => {
+                // Nothing was started, so there is nothing to guard.
+                launcher.dismiss()?;
+                Err(error)
+            }
+        }
     }
 
     /// Plans a container, creates it, and holds it before its first instruction.
@@ -72,6 +74,15 @@ impl Engine {
     pub fn shut_down(&self) -> Result<(), TaskError> {
         Ok(self.shared.launcher.dismiss()?)
     }
+}
+
+/// The key is read after the fork, so that the launcher has no copy of it.
+fn prepare(config: &Config) -> Result<(Box<dyn Signer>, Host, RuntimeIdentity), TaskError> {
+    // A container's helper that outlives its parent must come to us, not to init.
+    prctl::set_child_subreaper(true).map_err(|errno| TaskError::System { deed: "become a subreaper", source: errno.into() })?;
+    let signer = FileKey::load(&config.key_file)?;
+    let identity = seal::host(&config.host_id, &signer)?;
+    Ok((Box::new(signer), identity, RuntimeIdentity::of_this_process(&config.state_dir)?))
 }
 
 impl Shared {
