@@ -134,10 +134,7 @@ pub struct Facts {
 /// # Errors
 /// [`SealError::Clock`] for a time that RFC 3339 cannot write.
 pub fn receipt(facts: &Facts, chain: ChainLink, host: Host) -> Result<Receipt, SealError> {
-    let mut sources = facts.sources.clone();
-    sources.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut fences = facts.fences.clone();
-    fences.sort_by(|a, b| a.name.cmp(&b.name));
+    let (sources, fences) = (weakest_sources(&facts.sources), weakest_fences(&facts.fences));
     let observed = Observed {
         container_id: facts.container_id.clone(),
         runtime_version: facts.runtime.version.clone(),
@@ -189,6 +186,24 @@ pub fn run(facts: &Facts) -> Run {
 /// D1 says that every input is pinned by a digest. An unknown image is not, and neither is what an exec brought in.
 fn level(facts: &Facts) -> &'static str {
     if facts.image.is_some() && facts.execs.is_empty() { "D1" } else { "D0" }
+}
+
+/// By name. Where the plan and the run speak of one source, the weaker word holds: a receipt never claims more than either.
+fn weakest_sources(sources: &[Source]) -> Vec<Source> {
+    const WEAKEST_FIRST: [&str; 5] = ["uncontrolled", "witnessed", "not-exercised", "pinned", "controlled"];
+    let rank = |status: &str| WEAKEST_FIRST.iter().position(|known| *known == status);
+    let mut sources = sources.to_vec();
+    sources.sort_by(|a, b| a.name.cmp(&b.name).then_with(|| rank(&a.status).cmp(&rank(&b.status))));
+    sources.dedup_by(|next, kept| next.name == kept.name);
+    sources
+}
+
+/// By name. Of two words about one fence, `absent` holds.
+fn weakest_fences(fences: &[Fence]) -> Vec<Fence> {
+    let mut fences = fences.to_vec();
+    fences.sort_by(|a, b| a.name.cmp(&b.name).then_with(|| a.status.cmp(&b.status)));
+    fences.dedup_by(|next, kept| next.name == kept.name);
+    fences
 }
 
 /// By name, then errno, with equal answers counted together.
@@ -307,4 +322,127 @@ fn write_cached(path: &Path, digest: Sha256Digest) -> io::Result<()> {
     let aside = path.with_extension(format!("{}.tmp", std::process::id()));
     std::fs::write(&aside, digest.to_string())?;
     std::fs::rename(&aside, path)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn stream() -> StreamDigest {
+        StreamDigest { digest: Sha256Digest::EMPTY, bytes: 0 }
+    }
+
+    fn call(syscall: &str, errno: Option<&str>, count: u64) -> CallCount {
+        CallCount { syscall: syscall.to_owned(), errno: errno.map(str::to_owned), count }
+    }
+
+    fn source(name: &str, status: &str) -> Source {
+        Source { name: name.to_owned(), status: status.to_owned() }
+    }
+
+    fn facts() -> Facts {
+        Facts {
+            container_id: "demo".to_owned(),
+            image: None,
+            config: Sha256Digest::of(b"config"),
+            cage: CageRef { profile: "standard".to_owned(), digest: Sha256Digest::of(b"cage") },
+            argv: Sha256Digest::of(b"argv"),
+            env: Sha256Digest::of(b"env"),
+            inputs: vec![Input { name: "stdin".to_owned(), digest: Sha256Digest::EMPTY }],
+            limits: BTreeMap::new(),
+            ending: Ending::Exited(7),
+            stdout: stream(),
+            stderr: stream(),
+            outputs: crate::outputs::nothing(),
+            denied: vec![call("mount", Some("EPERM"), 2), call("bpf", Some("EPERM"), 1), call("mount", Some("EPERM"), 3)],
+            virtualised: Vec::new(),
+            sources: vec![source("mounts", "pinned"), source("clock", "uncontrolled"), source("mounts", "uncontrolled")],
+            fences: vec![
+                Fence { name: "seccomp".to_owned(), status: "in-force".to_owned(), reason: None },
+                Fence { name: "apparmor".to_owned(), status: "absent".to_owned(), reason: Some("not in this kernel".to_owned()) },
+            ],
+            execs: Vec::new(),
+            started: SystemTime::UNIX_EPOCH,
+            finished: SystemTime::UNIX_EPOCH,
+            kernel: "6.1".to_owned(),
+            cpu_usec: None,
+            memory_peak_bytes: None,
+            output_undelivered: false,
+            runtime: RuntimeIdentity { version: VERSION.to_owned(), digest: Sha256Digest::EMPTY },
+        }
+    }
+
+    fn link() -> ChainLink {
+        ChainLink {
+            boundary: "local".to_owned(),
+            seq: 1,
+            prev: Some(Sha256Digest::EMPTY),
+            started_ref: Some(Sha256Digest::EMPTY),
+        }
+    }
+
+    fn this_host() -> Host {
+        Host {
+            id: "spiffe://bpi.local/host/test".to_owned(),
+            keyid: format!("SHA256:{}", "A".repeat(43)),
+            boot_id: "11111111-1111-4111-8111-111111111111".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_receipt_of_facts_in_any_order_keeps_every_rule_of_its_readers() {
+        let receipt = receipt(&facts(), link(), this_host()).unwrap();
+        receipt_statement(&receipt).unwrap();
+        assert_eq!(receipt.run.denied, [call("bpf", Some("EPERM"), 1), call("mount", Some("EPERM"), 5)]);
+    }
+
+    #[test]
+    fn of_two_words_about_one_source_the_weaker_holds() {
+        let receipt = receipt(&facts(), link(), this_host()).unwrap();
+        assert_eq!(receipt.assurance.sources, [source("clock", "uncontrolled"), source("mounts", "uncontrolled")]);
+    }
+
+    #[test]
+    fn what_only_this_host_knows_leaves_the_run_hash_alone() {
+        let one = facts();
+        let other = Facts {
+            container_id: "other".to_owned(),
+            finished: SystemTime::now(),
+            cpu_usec: Some(5),
+            kernel: "7.0".to_owned(),
+            ..facts()
+        };
+        assert_eq!(run(&one), run(&other));
+    }
+
+    #[test]
+    fn inputs_are_pinned_only_with_a_known_image_and_without_exec() {
+        let image = Image { media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(), digest: Sha256Digest::EMPTY };
+        let exec = ExecRecord { argv: Sha256Digest::EMPTY, started_on: clock::now() };
+        let pinned = Facts { image: Some(image), ..facts() };
+        assert_eq!(level(&facts()), "D0");
+        assert_eq!(level(&pinned), "D1");
+        assert_eq!(level(&Facts { execs: vec![exec], ..pinned }), "D0");
+    }
+
+    #[test]
+    fn a_closing_record_that_names_no_intent_is_not_signed() {
+        let receipt = receipt(&facts(), ChainLink { started_ref: None, ..link() }, this_host()).unwrap();
+        assert_eq!(receipt_statement(&receipt).unwrap_err().code(), "DL0402");
+    }
+
+    #[test]
+    fn the_digest_of_this_binary_is_cached_and_the_same_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = folder.path().join("cache");
+        let first = RuntimeIdentity::of_this_process(&cache).unwrap();
+        assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 1);
+        assert_eq!(RuntimeIdentity::of_this_process(&cache).unwrap(), first);
+        // A folder that others could write is not believed.
+        std::fs::set_permissions(&cache, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        let entry = std::fs::read_dir(&cache).unwrap().next().unwrap().unwrap().path();
+        std::fs::write(entry, "0".repeat(64)).unwrap();
+        assert_eq!(RuntimeIdentity::of_this_process(&cache).unwrap(), first);
+    }
 }

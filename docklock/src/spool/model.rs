@@ -3,6 +3,8 @@
 //! It keeps what a process sees apart from what is on the medium. A file's bytes reach the medium by `write_durable`, a folder's
 //! names by `sync_folder`; after a loss of power anything in between may or may not have got there.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};

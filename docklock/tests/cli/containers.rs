@@ -1,0 +1,121 @@
+//! Real containers by `docklock run` and `docklock oci`. Skipped, with the reason, for who is not root or has no static busybox.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+
+use crate::host::{Host, assert_fails, stderr, stdout};
+
+/// Why real containers cannot run here, if so.
+fn cannot_run() -> bool {
+    let reason = if !nix::unistd::geteuid().is_root() {
+        "only root can make containers"
+    } else if !Path::new("/bin/busybox").exists() {
+        "/bin/busybox (Debian: busybox-static) is missing"
+    } else {
+        return false;
+    };
+    eprintln!("skipped: {reason}");
+    true
+}
+
+#[test]
+fn a_bundle_runs_and_its_evidence_verifies() {
+    if cannot_run() {
+        return;
+    }
+    let host = Host::new();
+    let bundle = host.bundle(&["/bin/busybox", "sh", "-c", "echo out; echo err >&2; exit 7"]);
+    let evidence = host.path("evidence");
+    let evidence = evidence.to_str().unwrap();
+    let output =
+        host.run(&["run", "--quiet", "--bundle", bundle.to_str().unwrap(), "--id", "demo", "--receipt-dir", evidence]);
+    assert_eq!((output.status.code(), stdout(&output).as_str(), stderr(&output).as_str()), (Some(7), "out\n", "err\n"));
+    let verified = host.run(&["verify", evidence, "--trust", &host.trust()]);
+    assert_eq!(verified.status.code(), Some(0), "{}", stdout(&verified));
+    let run: serde_json::Value = serde_json::from_slice(&fs::read(format!("{evidence}/run.json")).unwrap()).unwrap();
+    assert_eq!((&run["result"]["exitCode"], &run["result"]["stdout"]["bytes"]), (&7.into(), &4.into()));
+    assert!(host.run(&["receipts", "gaps"]).status.success());
+}
+
+#[test]
+fn a_spool_that_cannot_be_written_means_that_nothing_starts_and_nothing_is_left() {
+    if cannot_run() {
+        return;
+    }
+    let host = Host::new();
+    let bundle = host.bundle(&["/bin/busybox", "touch", "/ran"]);
+    // A file where the spool's folder should be.
+    host.write("spool", "");
+    let output = host.run(&["run", "--quiet", "--bundle", bundle.to_str().unwrap(), "--id", "demo"]);
+    assert_eq!(output.status.code(), Some(125));
+    assert!(stderr(&output).contains("DL0304") && stderr(&output).contains("spool"), "{}", stderr(&output));
+    assert!(!bundle.join("rootfs/ran").exists());
+    assert!(!host.path("state/local/demo").exists());
+}
+
+#[test]
+fn an_oci_container_lives_from_create_to_delete() {
+    if cannot_run() {
+        return;
+    }
+    let host = Host::new();
+    let bundle = host.bundle(&["/bin/busybox", "sleep", "1000"]);
+    let bundle = bundle.to_str().unwrap();
+    let pid_file = host.path("pid");
+    // The streams of `create` are the container's: a pipe would not end before it does.
+    let oci = |arguments: &[&str]| {
+        let mut command = host.command(&[&["oci"], arguments].concat());
+        command.stdin(Stdio::null());
+        if arguments[0] == "create" {
+            command.stdout(Stdio::null());
+        }
+        command.output().unwrap()
+    };
+    let status = || {
+        let state: serde_json::Value = serde_json::from_str(&stdout(&oci(&["state", "one"]))).unwrap();
+        state["status"].as_str().unwrap().to_owned()
+    };
+    let create = |id: &str| {
+        let arguments = ["oci", "create", "--bundle", bundle, "--pid-file", pid_file.to_str().unwrap(), id];
+        host.command(&arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap()
+    };
+    assert!(create("one").success());
+    assert!(fs::read_to_string(&pid_file).unwrap().parse::<u32>().is_ok());
+    assert_eq!(status(), "created");
+    assert_eq!(create("one").code(), Some(1), "the id is taken");
+    assert_fails(&oci(&["delete", "one"]), 1, "DL0711", &["created", "--force"]);
+    assert!(oci(&["start", "one"]).status.success());
+    assert_eq!(status(), "running");
+    assert_eq!(oci(&["start", "one"]).status.code(), Some(1));
+    assert!(oci(&["pause", "one"]).status.success());
+    assert_eq!(status(), "paused");
+    assert!(oci(&["resume", "one"]).status.success());
+    assert!(oci(&["kill", "one", "KILL"]).status.success());
+    while status() != "stopped" {
+        std::thread::yield_now();
+    }
+    assert_fails(&oci(&["kill", "one", "KILL"]), 1, "DL0711", &["stopped"]);
+    assert!(oci(&["delete", "one"]).status.success());
+    assert_fails(&oci(&["state", "one"]), 1, "DL0710", &["one"]);
+    let list = stdout(&host.run(&["receipts", "list"]));
+    assert!(list.contains("killed by signal 9"), "{list}");
+    assert!(host.run(&["receipts", "gaps"]).status.success());
+    assert!(!host.path("state/.oci/one").exists() && !host.path("state/local/one").exists());
+}
+
+#[test]
+fn oci_run_ends_with_the_status_of_its_process() {
+    if cannot_run() {
+        return;
+    }
+    let host = Host::new();
+    let bundle = host.bundle(&["/bin/busybox", "sh", "-c", "echo hello; exit 3"]);
+    let output = host
+        .command(&["oci", "run", "--bundle", bundle.to_str().unwrap(), "two"])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(3), "hello\n"), "{}", stderr(&output));
+    assert!(stdout(&host.run(&["oci", "list", "--quiet"])).is_empty());
+}
