@@ -8,14 +8,24 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::libc::O_NONBLOCK;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Begins to log into `bundle`/log. Without that FIFO (a shim started by hand) there is no log.
 pub fn begin(bundle: &Path, level: LevelFilter) {
     let opened = OpenOptions::new().read(true).write(true).custom_flags(O_NONBLOCK).open(bundle.join("log"));
     let Ok(fifo) = opened else { return };
-    tracing_subscriber::fmt().with_ansi(false).with_max_level(level).with_writer(Fifo(fifo)).init();
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Fifo(fifo));
+    tracing_subscriber::registry().with(lines).with(targets(level)).init();
+}
+
+/// libcontainer warns of each cgroup controller the host lacks, for each container, and logs every error it also returns. Both are docklock's
+/// to judge and to report, once; here they are said only to who debugs.
+fn targets(level: LevelFilter) -> Targets {
+    let theirs = if level >= LevelFilter::DEBUG { level } else { LevelFilter::OFF };
+    Targets::new().with_default(level).with_target("libcontainer", theirs).with_target("libcgroups", theirs)
 }
 
 struct Fifo(File);
