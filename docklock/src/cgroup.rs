@@ -3,6 +3,8 @@
 //! cgroups-rs knows v1, v2 and hybrid hosts; here it gets a path and answers in its own statistics. Always true: [`Group::kill_all`]
 //! returns only when the group is empty, or says what is left.
 
+mod warmth;
+
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -20,6 +22,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxResources;
+pub use warmth::Warmth;
 
 /// How long [`Group::kill_all`] waits for killed processes to leave.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);

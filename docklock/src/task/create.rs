@@ -140,6 +140,7 @@ fn build(
         let _span = span("launch");
         shared.launcher.create(order)?
     };
+    shared.cool_down();
     let supervisor = Arc::new(Supervisor::new(plan.policy.clone()));
     let streams = prepared.run()?;
     Ok(Parts { id, boundary, plan, group, created, streams, supervisor, image, rootfs, layer, cage })

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 
 use super::container::Task;
 use super::{CreateRequest, TaskError, create, orphan};
+use crate::cgroup::Warmth;
 use crate::config::Config;
 use crate::host::HostCapabilities;
 use crate::launch::Launcher;
@@ -30,6 +31,7 @@ pub(super) struct Shared {
     pub(super) identity: Host,
     pub(super) runtime: RuntimeIdentity,
     spools: Mutex<HashMap<Boundary, Arc<Spool>>>,
+    warmth: Mutex<Option<Warmth>>,
 }
 
 impl Engine {
@@ -43,7 +45,9 @@ impl Engine {
         match prepare(&config) {
             Ok((signer, identity, runtime)) => {
                 let host = HostCapabilities::probe();
-                let shared = Shared { config, launcher, signer, host, identity, runtime, spools: Mutex::default() };
+                let warmth = Mutex::new(Warmth::start());
+                let shared =
+                    Shared { config, launcher, signer, host, identity, runtime, spools: Mutex::default(), warmth };
                 Ok(Self { shared: Arc::new(shared) })
             }
             Err(error) => {
@@ -79,13 +83,19 @@ impl Engine {
 /// The key is read after the fork, so that the launcher has no copy of it.
 fn prepare(config: &Config) -> Result<(Box<dyn Signer>, Host, RuntimeIdentity), TaskError> {
     // A container's helper that outlives its parent must come to us, not to init.
-    prctl::set_child_subreaper(true).map_err(|errno| TaskError::System { deed: "become a subreaper", source: errno.into() })?;
+    prctl::set_child_subreaper(true)
+        .map_err(|errno| TaskError::System { deed: "become a subreaper", source: errno.into() })?;
     let signer = FileKey::load(&config.key_file)?;
     let identity = seal::host(&config.host_id, &signer)?;
     Ok((Box::new(signer), identity, RuntimeIdentity::of_this_process(&config.state_dir)?))
 }
 
 impl Shared {
+    /// The first container has its control group: the next ones follow in a warm kernel, or can wait.
+    pub(super) fn cool_down(&self) {
+        drop(self.warmth.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
     /// The chain of one boundary; opened once.
     pub(super) fn spool(&self, boundary: &Boundary) -> Result<Arc<Spool>, TaskError> {
         let mut spools = self.spools.lock().unwrap_or_else(PoisonError::into_inner);
