@@ -46,12 +46,10 @@ pub enum EvidenceError {
         name: String,
     },
     /// A file is too long.
-    #[error("{name} has {bytes} bytes, more than the limit of {max}")]
+    #[error("{name} is longer than the limit of {max} bytes")]
     TooLong {
         /// Its name.
         name: &'static str,
-        /// Length found.
-        bytes: usize,
         /// Limit in force.
         max: usize,
     },
@@ -169,7 +167,7 @@ impl Evidence {
     /// [`EvidenceError`] names the file and what is wrong with its form.
     pub fn from_files(mut files: BTreeMap<String, Vec<u8>>) -> Result<Self, EvidenceError> {
         let mut take = |name: &'static str, max: usize| match files.remove(name) {
-            Some(content) if content.len() > max => Err(EvidenceError::TooLong { name, bytes: content.len(), max }),
+            Some(content) if content.len() > max => Err(EvidenceError::TooLong { name, max }),
             content => Ok(content),
         };
         let [(bundle, bundle_max), (run, run_max), (chain, chain_max)] = FILES;

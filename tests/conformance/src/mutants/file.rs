@@ -76,7 +76,6 @@ fn folders(truth: &Truth, made: &mut Vec<Mutant>) {
     };
     add("folder: no bundle", &|files| drop(files.remove(BUNDLE_FILE)));
     add("folder: no chain", &|files| drop(files.remove(CHAIN_FILE)));
-    add("folder: a file nobody checks", &|files| drop(files.insert("notes.txt".to_owned(), b"all is well".to_vec())));
     add("folder: chain cut off", &|files| {
         let chain = files.get_mut(CHAIN_FILE).expect("there is a chain");
         chain.truncate(chain.len() - 10);

@@ -1,0 +1,10 @@
+//! The protocol as its users see it.
+#![allow(clippy::unwrap_used)]
+
+mod canonical;
+mod chain;
+mod envelope;
+mod evidence;
+mod key;
+mod trust;
+mod verify;
