@@ -6,7 +6,7 @@ use bpi_tests::{Outcome, done, ensure};
 
 pub const TESTS: &[(&str, crate::Test)] = &[
     ("a_container_over_its_memory_limit_is_killed_and_has_its_receipt", memory),
-    ("a_container_cannot_fork_without_end", forks),
+    ("a_sites_own_profile_limits_the_number_of_processes", forks),
 ];
 
 fn memory(world: &World, version: Version) -> Outcome {
@@ -20,10 +20,13 @@ fn memory(world: &World, version: Version) -> Outcome {
 
 fn forks(world: &World, version: Version) -> Outcome {
     let namespace = world.daemon(version)?.namespace("forks")?;
-    let finished = namespace.run("forks", &[], &["probe", "forks"])?;
+    let finished = namespace.run("forks", &["--annotation", "io.bpi.docklock.profile=few"], &["probe", "forks"])?;
     let said = finished.text();
     let children = said.rsplit(' ').next().and_then(|word| word.parse::<u32>().ok());
-    ensure(children.is_some_and(|count| count < 4096), format!("no limit on processes: {}", finished.describe()))?;
+    ensure(
+        children.is_some_and(|count| count < 64),
+        format!("its profile allows 64 processes: {}", finished.describe()),
+    )?;
     namespace.receipt("forks")?;
     namespace.leaves_nothing()?;
     done()

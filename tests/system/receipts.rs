@@ -28,7 +28,11 @@ fn chain(world: &World, version: Version) -> Outcome {
         .collect();
     ensure(seen == expected, format!("the chain holds {seen:?}"))?;
     for pair in records.windows(2) {
-        ensure(!pair[1].text("/chain/prev").is_empty(), format!("record {} names no previous record", pair[1].seq))?;
+        let prev = pair[1].predicate.pointer("/chain/prev").map(ToString::to_string).unwrap_or_default();
+        ensure(
+            prev.contains(&pair[0].pae_digest),
+            format!("record {} names {prev} as its predecessor, not {}", pair[1].seq, pair[0].pae_digest),
+        )?;
     }
     done()
 }

@@ -18,8 +18,8 @@ use nix::unistd::Pid;
 pub const TESTS: &[(&str, crate::Test)] = &[("shims_killed_at_random_moments_leave_no_open_intent_and_no_leak", storm)];
 
 const SEED: u64 = 0x00D0_C10C;
-/// A whole `ctr run` takes about this long, so the kills fall before, during and after the payload.
-const MOMENT_US_MAX: u64 = 160_000;
+/// From its first appearance a shim lives about this long, so the kills fall before, during and after the payload.
+const MOMENT_US_MAX: u64 = 90_000;
 
 struct Random(u64);
 
@@ -63,8 +63,9 @@ fn strike(namespace: &Namespace<'_>, id: &str, moment: Duration) -> Result<bool,
     let command = namespace.run_command(id, &[], &["sh", "-c", "sleep 0.04; echo x > /out/x"]);
     let struck = thread::scope(|scope| -> Result<bool, Failure> {
         let running = scope.spawn(|| run(command, b"", Duration::from_secs(30)));
+        let shim = eventually("the shim is there", Duration::from_secs(20), || shim_of(&namespace.name, id));
         thread::sleep(moment); // the random moment itself, not a wait for something
-        let struck = shim_of(&namespace.name, id).is_some_and(|shim| kill(shim, Signal::SIGKILL).is_ok());
+        let struck = shim.is_ok_and(|shim| kill(shim, Signal::SIGKILL).is_ok());
         running.join().map_err(|_| Failure::from("the running thread panicked"))??;
         Ok(struck)
     })?;
@@ -78,12 +79,12 @@ fn strike(namespace: &Namespace<'_>, id: &str, moment: Duration) -> Result<bool,
     Ok(struck)
 }
 
-/// The serving process of a container's shim: of all processes with its command line, the one whose parent is none of them.
+/// The serving process of a container's shim (the one that `start` left, so it has a socket): of all processes with its command line,
+/// the one whose parent is none of them.
 fn shim_of(namespace: &str, id: &str) -> Option<Pid> {
     let ours: Vec<i32> = processes(&format!("-id {id} "))
         .into_iter()
-        .chain(processes(&format!("-id {id}")).into_iter().filter(|line| line.ends_with(&format!("-id {id}"))))
-        .filter(|line| line.contains("containerd-shim") && line.contains(namespace))
+        .filter(|line| line.contains("containerd-shim") && line.contains(namespace) && line.contains(" -socket "))
         .filter_map(|line| line.split(' ').next()?.parse().ok())
         .collect();
     let parent = |pid: i32| -> Option<i32> {

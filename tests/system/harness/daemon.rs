@@ -218,6 +218,8 @@ pub fn write_docklock_config(
     let config = folder.join("docklock.toml");
     let profiles = folder.join("profiles");
     fs::create_dir_all(&profiles).map_err(|error| format!("cannot make {}: {error}", profiles.display()))?;
+    let few = "extends = \"standard\"\n[limits]\npids_max = 64\n";
+    fs::write(profiles.join("few.toml"), few).map_err(|error| format!("cannot write a profile: {error}"))?;
     let text = format!(
         "key_file = {key:?}\nstate_dir = {:?}\nspool_dir = {spool:?}\nprofiles_dir = {profiles:?}\nhost_id = \"spiffe://bpi.local/host/test\"\n{more}",
         state.join("docklock"),

@@ -1,4 +1,6 @@
 //! The one image of the system tests: busybox and `probe`, a static program that tries what a cage must deny.
+//!
+//! Left alone it sleeps, so that it can stand for the pause image of a pod.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -60,7 +62,7 @@ pub fn build(root: &Path, folder: &Path) -> Result<Image, Failure> {
     }
     let archive = folder.join("image.tar");
     let mut pack = Command::new(root.join("scripts/lib/oci-image"));
-    pack.arg(&rootfs).arg(REFERENCE).arg(&archive).arg("/bin/sh");
+    pack.arg(&rootfs).arg(REFERENCE).arg(&archive).args(["/bin/sleep", "2147483647"]);
     let digest = run(pack, b"", DEADLINE)?.ok()?.text();
     Ok(Image { archive, rootfs, digest })
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::{Failure, eventually};
 
@@ -32,6 +33,8 @@ pub struct Record {
     pub predicate: Value,
     /// `sha256` of the first subject.
     pub subject: String,
+    /// Digest (hex) of the bytes that were signed: DSSE's pre-authentication encoding.
+    pub pae_digest: String,
 }
 
 impl Record {
@@ -109,7 +112,11 @@ fn parse(path: &Path) -> Result<Record, Failure> {
         return Err(wrong("the record's seq differs from its file name"));
     }
     let subject = statement.pointer("/subject/0/digest/sha256").and_then(Value::as_str).unwrap_or_default().to_owned();
-    Ok(Record { seq, kind, predicate: statement["predicate"].clone(), subject })
+    let payload_type = envelope["payloadType"].as_str().unwrap_or_default();
+    let mut signed = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
+    signed.extend_from_slice(&payload);
+    let pae_digest = hex::encode(Sha256::digest(&signed));
+    Ok(Record { seq, kind, predicate: statement["predicate"].clone(), subject, pae_digest })
 }
 
 /// The receipt of `container`, which must exist now: `ctr run` returning means that the receipt is on disk.
@@ -120,7 +127,10 @@ pub fn receipt_of(spool: &Path, boundary: &str, container: &str) -> Result<Recor
     let all = read(spool, boundary)?;
     let mut found = all.iter().filter(|record| record.kind == Kind::Receipt && record.container() == container);
     let first = found.next().cloned().ok_or_else(|| {
-        let seen: Vec<_> = all.iter().map(|record| format!("{:?} of {}", record.kind, record.container())).collect();
+        let seen: Vec<_> = all
+            .iter()
+            .map(|record| format!("{:?} of {} {}", record.kind, record.container(), record.text("/reason")))
+            .collect();
         format!("no receipt of {container} in boundary {boundary}; there are {seen:?}")
     })?;
     if found.next().is_some() { Err(format!("{container} has more than one receipt").into()) } else { Ok(first) }

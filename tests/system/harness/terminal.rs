@@ -73,9 +73,11 @@ impl Terminal {
             match self.incoming.recv_timeout(left) {
                 Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
                 Err(_) => {
-                    return Err(
-                        format!("{}: the terminal never showed {text:?}; it showed {:?}", self.line, self.seen).into()
-                    );
+                    return Err(format!(
+                        "{}: the terminal never showed {text:?}; it showed {:?}",
+                        self.line, self.seen
+                    )
+                    .into());
                 }
             }
         }

@@ -116,6 +116,7 @@ impl World {
         let cache = folder("BPI_CACHE", PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/bpi"));
         let scratch = tempfile::Builder::new()
             .prefix("bpi-test-")
+            .disable_cleanup(std::env::var_os("BPI_KEEP").is_some())
             .tempdir()
             .map_err(|error| format!("no scratch folder: {error}"))?;
         let image = build(&root, scratch.path())?;
