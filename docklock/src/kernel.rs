@@ -4,7 +4,7 @@
 //! callers. Every `unsafe` block names what it relies on. Absent on purpose: anything `nix` already offers.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -289,7 +289,24 @@ pub fn thread_count() -> io::Result<usize> {
     Ok(std::fs::read_dir("/proc/self/task")?.count())
 }
 
-/// Borrows for callers that hold an `OwnedFd` in an `Option`.
-pub fn borrow(fd: &Option<OwnedFd>) -> Option<BorrowedFd<'_>> {
-    fd.as_ref().map(AsFd::as_fd)
+/// Gives the pages of this program's own code back to the page cache; they come back one fault at a time when they are needed. For a
+/// process that has nothing to do for a long while: most of its resident memory is code that ran once.
+///
+/// # Errors
+/// When /proc/self/maps cannot be read, or the kernel refuses.
+pub fn release_code() -> io::Result<()> {
+    let program = std::fs::read_link("/proc/self/exe")?;
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    for line in maps.lines().filter(|line| line.ends_with(program.to_string_lossy().as_ref())) {
+        let mut fields = line.split_whitespace();
+        let (Some(range), Some("r-xp")) = (fields.next(), fields.next()) else { continue };
+        let bounds = range
+            .split_once('-')
+            .and_then(|(from, to)| Some((usize::from_str_radix(from, 16).ok()?, usize::from_str_radix(to, 16).ok()?)));
+        let Some((from, to)) = bounds else { continue };
+        // SAFETY: a private, executable, never writable mapping of a file holds no page that differs from the file (the linker
+        // relocates none, or it would be writable), so dropping its pages loses nothing: the next access reads the file's again.
+        unsafe { check(libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_DONTNEED).into()) }?;
+    }
+    Ok(())
 }

@@ -15,11 +15,14 @@ use super::exec::{reap, status_of};
 use super::{Exit, TaskError};
 use crate::cage::OutputScope;
 use crate::cgroup::OomWatch;
+use crate::kernel;
 use crate::outputs;
 use crate::seal::{self, Ending, Facts};
 use crate::spans::span;
 use crate::spool::Appended;
 
+/// A container that has run this long will probably run much longer: then the shim makes itself small.
+const SETTLES_AFTER_MS: u16 = 2000;
 /// Stack of the thread in bytes: the walk over the output tree recurses by directory depth.
 const STACK_BYTES: usize = 512 * 1024;
 
@@ -162,12 +165,21 @@ fn measure_outputs(task: &Task) -> Result<Outputs, TaskError> {
 
 /// Polls the first process and the memory alarm until the process has ended.
 fn wait_for_end(task: &Task, mut oom: Option<&OomWatch>) {
+    let mut settled = false;
     loop {
         let mut watched = vec![PollFd::new(task.pidfd.as_fd(), PollFlags::POLLIN)];
         if let Some((fd, events)) = oom.map(OomWatch::polled) {
             watched.push(PollFd::new(fd, events));
         }
-        match poll(&mut watched, PollTimeout::NONE) {
+        let timeout = if settled { PollTimeout::NONE } else { SETTLES_AFTER_MS.into() };
+        match poll(&mut watched, timeout) {
+            Ok(0) => {
+                settled = true;
+                if let Err(error) = kernel::release_code() {
+                    tracing::debug!(%error, "the program's code stays resident");
+                }
+                continue;
+            }
             Ok(_) => {}
             Err(Errno::EINTR) => continue,
             // Without poll there is still waitpid(2), which `reap` calls next.
