@@ -140,6 +140,8 @@ pub enum Namespace {
     Network,
     /// Process ids.
     Pid,
+    /// User and group ids: a pod's containers join the one its sandbox made.
+    User,
     /// Host name.
     Uts,
 }

@@ -3,7 +3,8 @@
 //! [`plan`] narrows and never widens: what the specification asks for and the policy does not allow is either cut to the policy (limits,
 //! capabilities, paths) or refused in one sentence (namespaces, devices, mounts), because half of it would be a different container.
 //! Always true: the planned specification holds no seccomp, no personality and no capability beyond the policy; two plans of equal
-//! content have equal digests on any host. Absent on purpose: doing. Only [`LandlockRules::apply`] and [`profile_for`] touch the system.
+//! content have equal digests on any host. Absent on purpose: doing. Only [`LandlockRules::apply`], [`raise_loopback`] and
+//! [`profile_for`] touch the system.
 
 mod annotations;
 mod choose;
@@ -11,6 +12,7 @@ mod devices;
 mod error;
 mod fences;
 mod landlock;
+mod loopback;
 mod mounts;
 mod namespaces;
 mod normal;
@@ -21,6 +23,7 @@ mod sources;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use bpi_policies::profile::FROM_SPEC;
 use bpi_policies::{HookRule, Policy};
 use bpi_protocol::digest::Sha256Digest;
 use bpi_protocol::receipt::{Fence, Source};
@@ -32,6 +35,7 @@ pub use choose::profile_for;
 pub use error::PlanError;
 pub use fences::Fences;
 pub use landlock::{LandlockError, LandlockRules};
+pub use loopback::{LoopbackError, raise_loopback};
 
 pub use crate::apparmor::AppArmorProfile;
 use crate::host::HostCapabilities;
@@ -91,6 +95,8 @@ pub struct Plan {
     pub outputs: OutputScope,
     /// To be loaded before the container is made.
     pub apparmor: Option<AppArmorProfile>,
+    /// The container has a network namespace of its own, whose loopback nobody else raises: [`raise_loopback`] before the start.
+    pub own_network: bool,
 }
 
 /// Plans a run.
@@ -133,6 +139,7 @@ pub fn plan(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
         outputs: declared.unwrap_or(if request.has_layer { OutputScope::Layer } else { OutputScope::None }),
         fences: fences::of(policy, host, &shared, kept, tenant_seccomp),
         fence_report,
+        own_network: !shared.host_network && !shared.joined.contains(&bpi_policies::Namespace::Network),
         policy: policy.clone(),
         apparmor,
         spec,
@@ -176,14 +183,20 @@ fn refuse_hooks(spec: &Spec, policy: &Policy) -> Result<(), PlanError> {
     }
 }
 
+/// Names where the specification has none: a fresh uts namespace would show the host's.
+const HOSTNAME: &str = "docklock";
+const DOMAINNAME: &str = "(none)";
+
 fn names(spec: &mut Spec, policy: &Policy) {
+    let choose = |ruled: &str, asked: &Option<String>, otherwise: &str| match asked.as_deref() {
+        _ if ruled != FROM_SPEC => Some(ruled.to_owned()),
+        Some(asked) if !asked.is_empty() => Some(asked.to_owned()),
+        _ => Some(otherwise.to_owned()),
+    };
     let profile = policy.profile();
-    if profile.hostname != bpi_policies::profile::FROM_SPEC {
-        spec.set_hostname(Some(profile.hostname.clone()));
-    }
-    if profile.domainname != bpi_policies::profile::FROM_SPEC {
-        spec.set_domainname(Some(profile.domainname.clone()));
-    }
+    let hostname = choose(&profile.hostname, spec.hostname(), HOSTNAME);
+    let domainname = choose(&profile.domainname, spec.domainname(), DOMAINNAME);
+    spec.set_hostname(hostname).set_domainname(domainname);
 }
 
 /// Takes out what the executor does instead of libcontainer, and refuses what neither does.

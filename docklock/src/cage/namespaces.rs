@@ -16,13 +16,13 @@ pub(super) struct Shared {
     pub(super) host_network: bool,
 }
 
-/// Kinds that every container must have, with what a policy calls them.
-const DEMANDED: [(LinuxNamespaceType, Option<Namespace>); 5] = [
-    (LinuxNamespaceType::Mount, None),
-    (LinuxNamespaceType::Pid, Some(Namespace::Pid)),
-    (LinuxNamespaceType::Ipc, Some(Namespace::Ipc)),
-    (LinuxNamespaceType::Uts, Some(Namespace::Uts)),
-    (LinuxNamespaceType::Network, Some(Namespace::Network)),
+/// Kinds that every container must have.
+const DEMANDED: [LinuxNamespaceType; 5] = [
+    LinuxNamespaceType::Mount,
+    LinuxNamespaceType::Pid,
+    LinuxNamespaceType::Ipc,
+    LinuxNamespaceType::Uts,
+    LinuxNamespaceType::Network,
 ];
 
 pub(super) fn cage(spec: &mut Spec, policy: &Policy) -> Result<Shared, PlanError> {
@@ -34,8 +34,7 @@ pub(super) fn cage(spec: &mut Spec, policy: &Policy) -> Result<Shared, PlanError
             return Err(PlanError::NamespaceTwice { kind: spelled(namespace.typ()).to_owned() });
         }
         if let Some(path) = joined_path(namespace) {
-            let word = DEMANDED.iter().find(|(kind, _)| *kind == namespace.typ()).and_then(|(_, word)| *word);
-            let allowed = word
+            let allowed = joinable(namespace.typ())
                 .filter(|word| policy.profile().namespaces.joinable.contains(word) && allows_network(policy, *word));
             let Some(word) = allowed else {
                 let (kind, profile) = (spelled(namespace.typ()).to_owned(), policy.name().to_owned());
@@ -44,11 +43,11 @@ pub(super) fn cage(spec: &mut Spec, policy: &Policy) -> Result<Shared, PlanError
             shared.joined.insert(word);
         }
     }
-    for (kind, word) in DEMANDED {
+    for kind in DEMANDED {
         if namespaces.iter().any(|namespace| namespace.typ() == kind) {
             continue;
         }
-        if word == Some(Namespace::Network) && policy.profile().network == Network::Host {
+        if kind == LinuxNamespaceType::Network && policy.profile().network == Network::Host {
             shared.host_network = true;
             continue;
         }
@@ -66,6 +65,18 @@ pub(super) fn cage(spec: &mut Spec, policy: &Policy) -> Result<Shared, PlanError
 
 fn allows_network(policy: &Policy, word: Namespace) -> bool {
     word != Namespace::Network || matches!(policy.profile().network, Network::Pod | Network::Host)
+}
+
+/// What a policy calls a kind that may be joined at all.
+fn joinable(kind: LinuxNamespaceType) -> Option<Namespace> {
+    match kind {
+        LinuxNamespaceType::Ipc => Some(Namespace::Ipc),
+        LinuxNamespaceType::Network => Some(Namespace::Network),
+        LinuxNamespaceType::Pid => Some(Namespace::Pid),
+        LinuxNamespaceType::User => Some(Namespace::User),
+        LinuxNamespaceType::Uts => Some(Namespace::Uts),
+        LinuxNamespaceType::Mount | LinuxNamespaceType::Cgroup | LinuxNamespaceType::Time => None,
+    }
 }
 
 /// The specification's own word; the type prints the kernel's.

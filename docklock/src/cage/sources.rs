@@ -11,13 +11,25 @@ use oci_spec::runtime::Spec;
 use super::namespaces::Shared;
 
 /// Sources that nothing here controls yet.
-const OPEN: [&str; 10] =
-    ["clock", "cpuid", "entropy", "file-metadata", "pids", "procfs", "rdrand", "rdtsc", "scheduling", "sysinfo"];
+const OPEN: [&str; 11] = [
+    "clock",
+    "cpuid",
+    "entropy",
+    "file-metadata",
+    "pids",
+    "procfs",
+    "rdrand",
+    "rdtsc",
+    "rlimits",
+    "scheduling",
+    "sysinfo",
+];
 
 /// Every source, sorted by name.
 pub(super) fn of(spec: &Spec, policy: &Policy, shared: &Shared) -> Vec<Source> {
     let profile = policy.profile();
-    let connected = shared.host_network || shared.joined.contains(&Namespace::Network) || spec.hooks().is_some();
+    // Where the policy allows a connection, the caller may make it after the container is created.
+    let closed = matches!(profile.network, Network::None | Network::Loopback) && spec.hooks().is_none();
     let hostname = profile.hostname != FROM_SPEC && !shared.joined.contains(&Namespace::Uts);
     let from_host = spec.mounts().iter().flatten().any(super::mounts::is_bind);
     let fixed = [
@@ -25,7 +37,7 @@ pub(super) fn of(spec: &Spec, policy: &Policy, shared: &Shared) -> Vec<Source> {
         ("environment", true),
         ("hostname", hostname),
         ("mounts", !from_host),
-        ("network", !connected || profile.network == Network::None),
+        ("network", closed),
         ("umask", true),
     ];
     let fixed = fixed.map(|(name, controlled)| (name, if controlled { "controlled" } else { "uncontrolled" }));

@@ -119,8 +119,32 @@ fn a_container_without_a_cgroup_namespace_gets_one() {
 fn a_hook_is_refused_by_strict_alone() {
     let hook = |spec: &mut Value| spec["hooks"] = json!({"createRuntime": [{"path": "/bin/hook"}]});
     assert!(refusal(hook, "strict").contains("/bin/hook"));
-    let plan = planned(&spec(CTR, hook), &policy("standard")).unwrap();
-    assert_eq!(source(&plan, "network"), "uncontrolled");
+    assert!(planned(&spec(CTR, hook), &policy("standard")).is_ok());
+}
+
+#[test]
+fn only_a_network_nobody_may_connect_is_called_controlled() {
+    let of = |name| source(&planned(&spec(CTR, |_| {}), &policy(name)).unwrap(), "network");
+    assert_eq!(["strict", "standard", "service"].map(of), ["controlled", "uncontrolled", "uncontrolled"]);
+}
+
+#[test]
+fn a_container_without_a_name_does_not_show_the_hosts() {
+    let plan = planned(&spec(CTR, |_| {}), &policy("service")).unwrap();
+    assert_eq!(
+        (plan.spec.hostname().as_deref(), plan.spec.domainname().as_deref()),
+        (Some("docklock"), Some("(none)"))
+    );
+    let named = planned(&spec(CTR, |spec| spec["hostname"] = json!("web-0")), &policy("service")).unwrap();
+    assert_eq!(named.spec.hostname().as_deref(), Some("web-0"));
+    let fixed = planned(&spec(CTR, |spec| spec["hostname"] = json!("web-0")), &policy("standard")).unwrap();
+    assert_eq!(fixed.spec.hostname().as_deref(), Some("docklock"));
+}
+
+#[test]
+fn a_network_namespace_of_its_own_needs_its_loopback_raised() {
+    assert!(planned(&spec(CTR, |_| {}), &policy("service")).unwrap().own_network);
+    assert!(!planned(&spec(POD, |_| {}), &policy("service")).unwrap().own_network);
 }
 
 #[test]
