@@ -289,24 +289,67 @@ pub fn thread_count() -> io::Result<usize> {
     Ok(std::fs::read_dir("/proc/self/task")?.count())
 }
 
-/// Gives the pages of this program's own code back to the page cache; they come back one fault at a time when they are needed. For a
-/// process that has nothing to do for a long while: most of its resident memory is code that ran once.
+/// Gives the pages of this program's own code and constants back to the page cache; they come back one fault at a time when they are
+/// needed. For a process that has nothing to do for a long while: most of its resident memory is code that ran once.
 ///
 /// # Errors
-/// When /proc/self/maps cannot be read, or the kernel refuses.
+/// When /proc/self/smaps cannot be read, or the kernel refuses.
 pub fn release_code() -> io::Result<()> {
     let program = std::fs::read_link("/proc/self/exe")?;
-    let maps = std::fs::read_to_string("/proc/self/maps")?;
-    for line in maps.lines().filter(|line| line.ends_with(program.to_string_lossy().as_ref())) {
-        let mut fields = line.split_whitespace();
-        let (Some(range), Some("r-xp")) = (fields.next(), fields.next()) else { continue };
-        let bounds = range
-            .split_once('-')
-            .and_then(|(from, to)| Some((usize::from_str_radix(from, 16).ok()?, usize::from_str_radix(to, 16).ok()?)));
-        let Some((from, to)) = bounds else { continue };
-        // SAFETY: a private, executable, never writable mapping of a file holds no page that differs from the file (the linker
-        // relocates none, or it would be writable), so dropping its pages loses nothing: the next access reads the file's again.
-        unsafe { check(libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_DONTNEED).into()) }?;
+    let maps = std::fs::read_to_string("/proc/self/smaps")?;
+    for range in unmodified_mappings(&maps, &program.to_string_lossy()) {
+        // SAFETY: a private mapping of a file that is not writable and has no anonymous page equals the file, and stays so while
+        // nobody makes it writable, which only the dynamic linker does, before main. Dropping its pages loses nothing: the next
+        // access reads the file's again.
+        unsafe { check(libc::madvise(range.start as *mut libc::c_void, range.len(), libc::MADV_DONTNEED).into()) }?;
     }
     Ok(())
+}
+
+/// The read-only private mappings of `program` in a smaps text (proc_pid_smaps(5)) that hold no page of their own.
+fn unmodified_mappings(smaps: &str, program: &str) -> Vec<std::ops::Range<usize>> {
+    let mut found = Vec::new();
+    let mut current = None;
+    for line in smaps.lines() {
+        let mut fields = line.split_whitespace();
+        let (first, second) = (fields.next().unwrap_or_default(), fields.next().unwrap_or_default());
+        if let Some((from, to)) = first.split_once('-') {
+            let bounds = usize::from_str_radix(from, 16).ok().zip(usize::from_str_radix(to, 16).ok());
+            let ours = matches!(second, "r-xp" | "r--p") && line.ends_with(program);
+            current = bounds.filter(|_| ours).map(|(from, to)| from..to);
+        } else if first == "Anonymous:" && second == "0" {
+            found.extend(current.take());
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMAPS: &str = "\
+55d0-55e0 r--p 00000000 fe:00 1 /bin/shim
+Rss: 4 kB
+Anonymous: 0 kB
+55e0-55f0 r-xp 00010000 fe:00 1 /bin/shim
+Anonymous: 0 kB
+55f0-5600 r--p 00020000 fe:00 1 /bin/shim
+Anonymous: 8 kB
+5600-5610 rw-p 00030000 fe:00 1 /bin/shim
+Anonymous: 0 kB
+7f00-7f10 r-xp 00000000 fe:00 2 /lib/libc.so
+Anonymous: 0 kB
+";
+
+    #[test]
+    fn only_unmodified_read_only_mappings_of_the_program_are_given_back() {
+        assert_eq!(unmodified_mappings(SMAPS, "/bin/shim"), [0x55d0..0x55e0, 0x55e0..0x55f0]);
+    }
+
+    #[test]
+    fn a_program_goes_on_after_its_code_was_given_back() {
+        assert!(release_code().is_ok());
+        assert_eq!(format!("{:?}", thread_count().is_ok()), "true");
+    }
 }

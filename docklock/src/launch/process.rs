@@ -4,6 +4,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::Pid;
@@ -16,6 +17,9 @@ pub(super) const DISMISS: &[u8] = b"dismiss";
 /// Second packet of a create conversation.
 pub(super) const START: &[u8] = b"start";
 
+/// A launcher that was not needed for this long will probably wait for its container's end.
+const SETTLES_AFTER_MS: u16 = 2000;
+
 /// Serves until the owner says farewell or dies.
 pub(super) fn serve(socket: OwnedFd, owner: Pid, guard: impl FnOnce(Pid)) -> ! {
     // A signal meant for the shim's process group must not take the guardian away.
@@ -27,6 +31,7 @@ pub(super) fn serve(socket: OwnedFd, owner: Pid, guard: impl FnOnce(Pid)) -> ! {
         kernel::exit_now(70);
     }
     loop {
+        settle(&socket);
         let Ok((packet, fds)) = kernel::receive_with_fds(socket.as_fd(), PACKET_BYTES_MAX) else {
             continue; // an oversized packet: its reply socket is closed, which is the refusal
         };
@@ -37,6 +42,15 @@ pub(super) fn serve(socket: OwnedFd, owner: Pid, guard: impl FnOnce(Pid)) -> ! {
             guardian::outlive(owner, guard);
         }
         delegate(&socket, &packet, fds);
+    }
+}
+
+/// Waits for a packet; makes this process small when none has come for a while.
+fn settle(socket: &OwnedFd) {
+    let mut watched = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+    if poll(&mut watched, SETTLES_AFTER_MS) == Ok(0) {
+        // Its memory is all that this could have saved.
+        drop(kernel::release_code());
     }
 }
 
