@@ -3,8 +3,8 @@
 //! [`plan`] narrows and never widens: what the specification asks for and the policy does not allow is either cut to the policy (limits,
 //! capabilities, paths) or refused in one sentence (namespaces, devices, mounts), because half of it would be a different container.
 //! Always true: the planned specification holds no seccomp, no personality and no capability beyond the policy; two plans of equal
-//! content have equal digests on any host. Absent on purpose: doing. Only [`LandlockRules::apply`], [`raise_loopback`] and
-//! [`profile_for`] touch the system.
+//! content have equal digests on any host. Absent on purpose: doing. Only [`LandlockRules::apply`], [`raise_loopback`],
+//! [`look_again`] and [`profile_for`] touch the system.
 
 mod annotations;
 mod choose;
@@ -144,6 +144,16 @@ pub fn plan(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
         apparmor,
         spec,
     })
+}
+
+/// Looks at this host for what a pure plan cannot see: a joined namespace that is the host's, a mount whose source is a symbolic link to
+/// what the policy keeps out. To be called once, before anything is made.
+///
+/// # Errors
+/// The same sentences as [`plan`].
+pub fn look_again(plan: &Plan) -> Result<(), PlanError> {
+    namespaces::look_at_joined(&plan.spec, &plan.policy)?;
+    mounts::look_at_sources(&plan.spec, &plan.policy)
 }
 
 /// Cages a process that shall enter a planned container as the first one was caged.

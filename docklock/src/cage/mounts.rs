@@ -91,6 +91,20 @@ fn refuse_source(source: &Path, policy: &Policy) -> Result<(), String> {
         .map_or(Ok(()), |path| Err(format!("profile {} keeps {} of the host out", policy.name(), path.display())))
 }
 
+/// The same refusal after the file system has had its say: a source may be a symbolic link.
+pub(super) fn look_at_sources(spec: &Spec, policy: &Policy) -> Result<(), PlanError> {
+    for mount in spec.mounts().iter().flatten().filter(|mount| is_bind(mount)) {
+        // One that cannot be resolved cannot be mounted either.
+        let Some(Ok(real)) = mount.source().as_deref().map(Path::canonicalize) else { continue };
+        refuse_source(&real, policy).map_err(|why| PlanError::Mount {
+            source_name: real.to_string_lossy().into_owned(),
+            destination: mount.destination().clone(),
+            why,
+        })?;
+    }
+    Ok(())
+}
+
 fn readonly(mount: &mut Mount) -> Result<(), String> {
     let mut options = mount.options().clone().unwrap_or_default();
     options.retain(|option| !matches!(option.as_str(), "rw" | "ro"));

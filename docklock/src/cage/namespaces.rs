@@ -1,6 +1,8 @@
 //! Namespaces: the container's own, or its pod's where the policy allows; never the host's.
 
 use std::collections::BTreeSet;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 
 use bpi_policies::{Namespace, Network, Policy};
 use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, Spec};
@@ -65,6 +67,23 @@ pub(super) fn cage(spec: &mut Spec, policy: &Policy) -> Result<Shared, PlanError
 
 fn allows_network(policy: &Policy, word: Namespace) -> bool {
     word != Namespace::Network || matches!(policy.profile().network, Network::Pod | Network::Host)
+}
+
+/// Refuses a joined namespace that turns out to be this process's own, which is the host's.
+pub(super) fn look_at_joined(spec: &Spec, policy: &Policy) -> Result<(), PlanError> {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    for namespace in namespaces.into_iter().flatten() {
+        let Some(path) = joined_path(namespace) else { continue };
+        let kind = spelled(namespace.typ());
+        let entry = if kind == "network" { "net" } else { kind };
+        let same = |own: Metadata| {
+            std::fs::metadata(&path).is_ok_and(|other| (other.dev(), other.ino()) == (own.dev(), own.ino()))
+        };
+        if std::fs::metadata(format!("/proc/self/ns/{entry}")).is_ok_and(same) {
+            return Err(PlanError::HostNamespace { kind: kind.to_owned(), profile: policy.name().to_owned() });
+        }
+    }
+    Ok(())
 }
 
 /// What a policy calls a kind that may be joined at all.

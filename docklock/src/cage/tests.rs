@@ -191,6 +191,27 @@ fn mounts_that_open_the_host_are_refused() {
 }
 
 #[test]
+fn a_link_to_what_is_kept_out_is_found_by_looking() {
+    let dir = tempfile::tempdir().unwrap();
+    let link = dir.path().join("innocent");
+    std::os::unix::fs::symlink("/proc/1", &link).unwrap();
+    let mounted = |source: &Path| {
+        let mount = json!({"destination": "/d", "type": "bind", "source": source, "options": ["rbind"]});
+        planned(&spec(CTR, |spec| spec["mounts"].as_array_mut().unwrap().push(mount)), &policy("service")).unwrap()
+    };
+    assert!(look_again(&mounted(dir.path())).is_ok());
+    assert!(look_again(&mounted(&link)).unwrap_err().to_string().contains("keeps /proc"));
+}
+
+#[test]
+fn the_hosts_namespace_by_path_is_found_by_looking() {
+    let joined = spec(CTR, |spec| spec["linux"]["namespaces"][4]["path"] = json!("/proc/self/ns/net"));
+    let plan = planned(&joined, &policy("service")).unwrap();
+    assert!(matches!(look_again(&plan), Err(PlanError::HostNamespace { .. })));
+    assert!(look_again(&planned(&spec(CTR, |_| {}), &policy("service")).unwrap()).is_ok());
+}
+
+#[test]
 fn sysfs_and_cgroup_become_read_only() {
     let writable = spec(POD, |spec| {
         for mount in spec["mounts"].as_array_mut().unwrap() {
