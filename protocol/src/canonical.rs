@@ -6,8 +6,7 @@
 
 mod scan;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 pub use scan::check;
 
@@ -158,7 +157,7 @@ pub fn to_bytes<T: Serialize>(value: &T) -> Result<Vec<u8>, CanonicalError> {
 /// # Errors
 ///
 /// When the bytes are too many, not canonical, or not a `T`.
-pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8], bytes_max: usize) -> Result<T, CanonicalError> {
+pub fn from_bytes<'a, T: Deserialize<'a>>(bytes: &'a [u8], bytes_max: usize) -> Result<T, CanonicalError> {
     if bytes.len() > bytes_max {
         return Err(CanonicalError::TooLong { bytes: bytes.len(), max: bytes_max });
     }
@@ -167,6 +166,6 @@ pub fn from_bytes<T: DeserializeOwned>(bytes: &[u8], bytes_max: usize) -> Result
 }
 
 /// Reads a `T` from bytes that [`check`] has passed.
-pub(crate) fn interpret<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CanonicalError> {
+pub(crate) fn interpret<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CanonicalError> {
     serde_json::from_slice(bytes).map_err(|error| CanonicalError::Schema { reason: error.to_string() })
 }

@@ -6,8 +6,8 @@
 
 mod walk;
 
-use serde::Serialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::canonical::{self, CanonicalError};
 use crate::digest::Sha256Digest;
@@ -15,7 +15,7 @@ use crate::envelope::{Envelope, PAYLOAD_BYTES_MAX, PAYLOAD_TYPE};
 use crate::receipt::{ABORT_TYPE, Abort, ChainLink, Host, INTENT_TYPE, Intent, RECEIPT_TYPE, Receipt};
 use crate::run::Run;
 use crate::schema::{self, SchemaError};
-use crate::statement::{STATEMENT_TYPE, Statement, Subject};
+use crate::statement::{STATEMENT_TYPE, Statement};
 
 pub use walk::{ChainError, OpenIntent, Walk};
 
@@ -196,26 +196,14 @@ impl Record {
 
     /// Subject and record of the statement `payload`.
     fn from_payload(payload: &[u8]) -> Result<(Sha256Digest, Self), RecordError> {
-        let (subject, record) = match predicate_type(payload)?.as_str() {
-            RECEIPT_TYPE => {
-                let (subject, receipt) = read::<Receipt>(payload, "run.json")?;
-                let (run, _) = run_json(&receipt.run)?;
-                if subject != run {
-                    return Err(RecordError::RunHash { subject, run });
-                }
-                (subject, Self::Receipt(Box::new(receipt)))
-            }
-            INTENT_TYPE => {
-                let (subject, intent) = read(payload, "config.json")?;
-                (subject, Self::Intent(Box::new(intent)))
-            }
-            ABORT_TYPE => {
-                let (subject, abort) = read::<Abort>(payload, "intent")?;
-                if let Some(started_ref) = abort.chain.started_ref.filter(|started_ref| *started_ref != subject) {
-                    return Err(RecordError::AbortSubject { subject, started_ref });
-                }
-                (subject, Self::Abort(Box::new(abort)))
-            }
+        let statement: Statement<&RawValue> = canonical::from_bytes(payload, PAYLOAD_BYTES_MAX)?;
+        if statement.type_ != STATEMENT_TYPE {
+            return Err(RecordError::StatementType { found: statement.type_.chars().take(200).collect() });
+        }
+        let (subject, record) = match statement.predicate_type.as_str() {
+            RECEIPT_TYPE => read_receipt(&statement)?,
+            INTENT_TYPE => (subject(&statement, "config.json")?, Self::Intent(Box::new(predicate(&statement)?))),
+            ABORT_TYPE => read_abort(&statement)?,
             found => return Err(RecordError::PredicateType { found: found.chars().take(200).collect() }),
         };
         record.check()?;
@@ -276,21 +264,41 @@ fn statement_bytes<P: Serialize>(
     canonical::to_bytes(&Statement::new(name, digest, type_, p))
 }
 
-/// The predicate type of a statement whose predicate is not yet read. Checks that the bytes are canonical.
-fn predicate_type(payload: &[u8]) -> Result<String, RecordError> {
-    let head: Statement<IgnoredAny> = canonical::from_bytes(payload, PAYLOAD_BYTES_MAX)?;
-    if head.type_ != STATEMENT_TYPE {
-        return Err(RecordError::StatementType { found: head.type_.chars().take(200).collect() });
+/// The one subject, if it has the name that this kind of record wants.
+fn subject(statement: &Statement<&RawValue>, wanted: &'static str) -> Result<Sha256Digest, RecordError> {
+    match &statement.subject[..] {
+        [subject] if subject.name == wanted => Ok(subject.digest),
+        [subject] => Err(RecordError::SubjectName { found: subject.name.chars().take(200).collect(), wanted }),
+        subjects => Err(RecordError::SubjectCount { found: subjects.len() }),
     }
-    Ok(head.predicate_type)
 }
 
-/// Reads a statement that [`predicate_type`] found canonical.
-fn read<P: DeserializeOwned>(payload: &[u8], wanted: &'static str) -> Result<(Sha256Digest, P), RecordError> {
-    let statement: Statement<P> = canonical::interpret(payload)?;
-    match <[Subject; 1]>::try_from(statement.subject) {
-        Ok([subject]) if subject.name == wanted => Ok((subject.digest, statement.predicate)),
-        Ok([subject]) => Err(RecordError::SubjectName { found: subject.name.chars().take(200).collect(), wanted }),
-        Err(subjects) => Err(RecordError::SubjectCount { found: subjects.len() }),
+/// The predicate, part of bytes that are known to be canonical.
+fn predicate<'a, P: Deserialize<'a>>(statement: &Statement<&'a RawValue>) -> Result<P, CanonicalError> {
+    canonical::interpret(statement.predicate.get().as_bytes())
+}
+
+fn read_receipt(statement: &Statement<&RawValue>) -> Result<(Sha256Digest, Record), RecordError> {
+    /// A part of canonical bytes is canonical, so the member as it stands is run.json.
+    #[derive(Deserialize)]
+    struct RunAlone<'a> {
+        #[serde(borrow)]
+        run: &'a RawValue,
     }
+    let receipt: Receipt = predicate(statement)?;
+    let subject = subject(statement, "run.json")?;
+    let run = Sha256Digest::of(predicate::<RunAlone<'_>>(statement)?.run.get().as_bytes());
+    if subject != run {
+        return Err(RecordError::RunHash { subject, run });
+    }
+    Ok((subject, Record::Receipt(Box::new(receipt))))
+}
+
+fn read_abort(statement: &Statement<&RawValue>) -> Result<(Sha256Digest, Record), RecordError> {
+    let abort: Abort = predicate(statement)?;
+    let subject = subject(statement, "intent")?;
+    if let Some(started_ref) = abort.chain.started_ref.filter(|started_ref| *started_ref != subject) {
+        return Err(RecordError::AbortSubject { subject, started_ref });
+    }
+    Ok((subject, Record::Abort(Box::new(abort))))
 }

@@ -117,7 +117,7 @@ impl PublicKey {
     }
 
     /// The key as SubjectPublicKeyInfo in PEM, with a final newline.
-    pub fn to_spki_pem(&self) -> String {
+    pub fn to_spki_pem(self) -> String {
         self.0.to_public_key_pem(LineEnding::LF).expect("32 bytes always have a DER form")
     }
 

@@ -1,6 +1,6 @@
 //! Reading a chain in order, and everything that can be wrong with the order.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::{Entry, Record};
 use crate::digest::Sha256Digest;
@@ -145,13 +145,13 @@ struct Announced {
 
 /// Reads the records of one chain in order and refuses the first that does not fit.
 ///
-/// Memory: one entry for each open intent and 56 bytes for each closed one.
+/// Memory: one entry for each open intent and less than 100 bytes for each closed one.
 #[derive(Default)]
 pub struct Walk {
     whole: bool,
     head: Option<Head>,
-    open: HashMap<Sha256Digest, Announced>,
-    closed: HashMap<Sha256Digest, (u64, &'static str)>,
+    open: BTreeMap<Sha256Digest, Announced>,
+    closed: BTreeMap<Sha256Digest, (u64, &'static str)>,
     found: Option<Sha256Digest>,
 }
 

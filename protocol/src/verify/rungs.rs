@@ -2,8 +2,8 @@
 
 use super::Falsehood;
 use super::report::Finding;
-use crate::canonical::{self, CanonicalError};
-use crate::chain::{ChainError, Entry, Record, RecordError, Walk, run_json};
+use crate::canonical;
+use crate::chain::{ChainError, Entry, Record, RecordError, Walk};
 use crate::digest::Sha256Digest;
 use crate::envelope::{Envelope, PAYLOAD_BYTES_MAX, PAYLOAD_TYPE, pae};
 use crate::evidence::Evidence;
@@ -125,26 +125,26 @@ pub(super) fn schema(evidence: &Evidence, entry: &ReadEntry) -> Finding {
         Ok(entry) => entry,
         Err(error) => return Finding::False(Falsehood::Record(error.clone())),
     };
-    let Record::Receipt(receipt) = &entry.record else {
+    if !matches!(entry.record, Record::Receipt(_)) {
         return Finding::False(Falsehood::NotAReceipt { kind: entry.record.kind() });
-    };
+    }
     let Some(file) = &evidence.run else {
         return Finding::True(format!("run-hash {} (no run.json beside it)", entry.subject));
     };
-    match run_file(file, entry.subject, &receipt.run) {
+    match run_file(file, entry.subject) {
         Ok(()) => Finding::True(format!("run-hash {}", entry.subject)),
         Err(falsehood) => Finding::False(falsehood),
     }
 }
 
 /// run.json must be the very bytes; if it is not, say how it differs.
-fn run_file(file: &[u8], signed: Sha256Digest, run: &Run) -> Result<(), Falsehood> {
-    let form = |error: CanonicalError| Falsehood::RunForm(error);
-    if run_json(run).map_err(form)?.1 == file {
+fn run_file(file: &[u8], signed: Sha256Digest) -> Result<(), Falsehood> {
+    let found = Sha256Digest::of(file);
+    if found == signed {
         return Ok(());
     }
-    canonical::from_bytes::<Run>(file, PAYLOAD_BYTES_MAX).map_err(form)?;
-    Err(Falsehood::RunHash { found: Sha256Digest::of(file), signed })
+    canonical::from_bytes::<Run>(file, PAYLOAD_BYTES_MAX).map_err(Falsehood::RunForm)?;
+    Err(Falsehood::RunHash { found, signed })
 }
 
 pub(super) fn chain(evidence: &Evidence, trust: &Trust, entry: &ReadEntry) -> Finding {
