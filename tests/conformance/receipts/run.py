@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Shows that receipts made by our code are judged the same by programs we did not write.
 
-    run.py [DOCKLOCK] [--allow-missing] [--verbose]
+    run.py [DOCKLOCK] [--evidence FOLDER --key PEM] [--allow-missing] [--verbose]
 
 One true receipt must be accepted by every verifier. What a stranger can do to its envelope must be refused by every one of them, and
 what breaks our own rules by ours, each with its own sentence. DOCKLOCK is the path of the CLI, which then judges every mutant too.
-A verifier that cannot be had is a failure, or with --allow-missing a skip. Ends with `N passed, N failed, N skipped`.
+With --evidence, the evidence of a real run is judged instead, and all must accept it. A verifier that cannot be had is a failure, or with --allow-missing a skip. Ends with `N passed, N failed, N skipped`.
 """
 import argparse
 import base64
@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -84,6 +85,31 @@ class Cases:
 
     def bundle(self, case):
         return self.folder / case["id"] / "receipt.sigstore.json"
+
+
+class RealRun(Cases):
+    """Evidence of a run that really happened, signed by the key in a PEM file."""
+
+    def __init__(self, folder, evidence, key_file):
+        self.folder = folder
+        shutil.copytree(evidence, folder / "true")
+        self.key_file = folder / "host.pub.pem"
+        shutil.copy(key_file, self.key_file)
+        pem = [line for line in self.key_file.read_text(encoding="ascii").splitlines() if line and not line.startswith("-----")]
+        # The last 32 bytes of an Ed25519 SubjectPublicKeyInfo are the key (RFC 8410); its name is that of OpenSSH (RFC 8709).
+        raw = base64.b64decode("".join(pem))[-32:]
+        wire = b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + raw
+        self.key = raw.hex()
+        self.keyid = "SHA256:" + base64.b64encode(hashlib.sha256(wire).digest()).decode().rstrip("=")
+        shutil.copy(self.key_file, folder / "trust.json")
+        case = {"id": "true", "name": f"evidence in {evidence}", "layer": "true", "level": "chained", "exit": 0,
+                "sentence": "true: everything that level chained requires passes"}
+        self.all = self.envelopes = [case]
+        envelope = json.loads(self.bundle(case).read_text(encoding="utf-8"))["dsseEnvelope"]
+        kind, payload = envelope["payloadType"].encode(), base64.b64decode(envelope["payload"])
+        self.file(case, ".dsse.json").write_text(json.dumps(envelope), encoding="utf-8")
+        self.file(case, ".pae").write_bytes(b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload))
+        self.file(case, ".sig").write_bytes(base64.b64decode(envelope["signatures"][0]["sig"]))
 
 
 def by_lines(score, who, cases, suffix, command, **options):
@@ -202,14 +228,22 @@ def command_line(score, cases, docklock):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("docklock", nargs="?", help="path of the docklock CLI, to judge every mutant with it too")
+    parser.add_argument("--evidence", metavar="FOLDER", help="evidence of a real run, to be accepted by all")
+    parser.add_argument("--key", metavar="PEM", help="public key of the host that made it")
     parser.add_argument("--allow-missing", action="store_true", help="a verifier that cannot be had is skipped")
     parser.add_argument("--verbose", action="store_true", help="print every verdict, not only the wrong ones")
     arguments = parser.parse_args()
+    if bool(arguments.evidence) != bool(arguments.key):
+        parser.error("--evidence and --key belong together")
     score = Score(arguments.verbose)
     built = build()
     with tempfile.TemporaryDirectory(prefix="bpi-conformance-") as folder:
-        cases = Cases(pathlib.Path(folder), built["receipts-fixture"])
-        for verifier in (ours, cosign, sigstore, securesystemslib, intoto, dsse_crate, openssl, signify):
+        if arguments.evidence:
+            cases = RealRun(pathlib.Path(folder), arguments.evidence, arguments.key)
+        else:
+            cases = Cases(pathlib.Path(folder), built["receipts-fixture"])
+            ours(score, cases, built)
+        for verifier in (cosign, sigstore, securesystemslib, intoto, dsse_crate, openssl, signify):
             try:
                 verifier(score, cases, built)
             except tools.ToolError as error:
