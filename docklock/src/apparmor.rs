@@ -1,8 +1,9 @@
 //! AppArmor: a profile made from a policy, and the loading of it.
 //!
-//! The name holds the digest of the policy, so a name never changes its meaning and loading twice is harmless. A profile allows by
+//! The name holds the digests of policy and rules, so a name never changes its meaning and loading twice is harmless. A profile allows by
 //! default inside the mount namespace and denies what a container must not reach whatever its capabilities: the second fence behind
-//! seccomp, masked paths and the capability set (apparmor.d(5)).
+//! seccomp, masked paths and the capability set (apparmor.d(5)). It speaks only where those have failed: a read that is masked elsewhere
+//! must not become an error here, or a program would see the difference between two hosts.
 //! Absent on purpose: unloading. A profile may be in use by another container of the same policy.
 
 use std::fmt::Write as _;
@@ -11,10 +12,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use bpi_policies::{Network, Policy};
+use bpi_protocol::digest::Sha256Digest;
 use serde::{Deserialize, Serialize};
 
 /// Hexadecimal digits of the policy's digest in a profile's name: 64 bits, and the name stays readable in `ps -Z`.
-const DIGEST_DIGITS: usize = 16;
+const POLICY_DIGITS: usize = 16;
+
+/// Hexadecimal digits of the rules' own digest: another release of docklock may write other rules for the same policy.
+const RULES_DIGITS: usize = 8;
 
 /// Most bytes of the parser's complaint that go into an error.
 const COMPLAINT_BYTES_MAX: usize = 1_024;
@@ -22,7 +27,7 @@ const COMPLAINT_BYTES_MAX: usize = 1_024;
 /// A profile by its name and text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppArmorProfile {
-    /// `docklock-<policy>-<digest>`.
+    /// `docklock-<policy>-<digest of the policy>-<digest of the rules>`.
     pub name: String,
     /// What apparmor_parser(8) reads.
     pub text: String,
@@ -61,7 +66,8 @@ impl AppArmorProfile {
     /// The profile that enforces `policy`, to be loaded by `parser`.
     pub fn of(policy: &Policy, parser: &Path) -> Self {
         let digest = policy.digest().to_string();
-        let name = format!("docklock-{}-{}", policy.name(), &digest[..DIGEST_DIGITS]);
+        let rules = Sha256Digest::of(text("docklock", policy).as_bytes()).to_string();
+        let name = format!("docklock-{}-{}-{}", policy.name(), &digest[..POLICY_DIGITS], &rules[..RULES_DIGITS]);
         let text = text(&name, policy);
         Self { name, text, parser: parser.to_owned() }
     }
@@ -118,14 +124,14 @@ fn write_profile(text: &mut String, name: &str, policy: &Policy) -> std::fmt::Re
     let profile = policy.profile();
     writeln!(text, "#include <tunables/global>\n")?;
     writeln!(text, "profile {name} flags=(attach_disconnected,mediate_deleted) {{")?;
-    writeln!(text, "  file,\n  umount,\n  unix,\n  dbus,")?;
+    writeln!(text, "  file,\n  unix,\n  dbus,")?;
     // Signals from outside must arrive: the shim kills, and so does the kubelet's exec of a probe.
     writeln!(text, "  signal (receive) peer=unconfined,\n  signal (send, receive) peer={name},")?;
     writeln!(text, "  ptrace (read, readby) peer={name},\n")?;
     for capability in &profile.capabilities {
         writeln!(text, "  capability {},", capability.trim_start_matches("CAP_").to_ascii_lowercase())?;
     }
-    writeln!(text, "\n  deny mount,\n  deny remount,\n  deny pivot_root,\n  deny ptrace (trace, tracedby),")?;
+    writeln!(text, "\n  deny mount,\n  deny remount,\n  deny umount,\n  deny pivot_root,\n  deny ptrace (trace),")?;
     network(text, profile.network)?;
     writeln!(text, "\n  # The kernel's own knobs, whatever is mounted where.")?;
     for path in [
@@ -144,9 +150,6 @@ fn write_profile(text: &mut String, name: &str, policy: &Policy) -> std::fmt::Re
         "  deny @{{PROC}}/*/mem w,\n  deny /sys/[^f]*/** wklx,\n  deny /sys/f[^s]*/** wklx,\n  deny /sys/fs/[^c]*/** wklx,"
     )?;
     writeln!(text, "  deny /sys/fs/c[^g]*/** wklx,\n  deny /sys/fs/cg[^r]*/** wklx,")?;
-    for path in &profile.masked_paths {
-        writeln!(text, "  deny {path} rwklx,\n  deny {path}/** rwklx,")?;
-    }
     for path in &profile.readonly_paths {
         writeln!(text, "  deny {path} wkl,")?;
     }
@@ -161,7 +164,8 @@ fn network(text: &mut String, network: Network) -> std::fmt::Result {
             "  network inet stream,\n  network inet dgram,\n  network inet6 stream,\n  network inet6 dgram,"
         )?;
     }
-    writeln!(text, "  deny network raw,\n  deny network packet,")
+    // Not `deny network raw`: a deny wins over every allow, and route netlink is raw.
+    writeln!(text, "  deny network inet raw,\n  deny network inet6 raw,\n  deny network packet,")
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bpi_policies::Limits;
 use bpi_policies::profile::Profile;
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources, Spec};
 
@@ -33,6 +34,7 @@ pub(super) fn narrow(resources: &mut LinuxResources, profile: &Profile) {
 /// Applies the policy's limits to what the specification names.
 pub(super) fn cap(resources: &mut LinuxResources, profile: &Profile) {
     let limits = &profile.limits;
+    drop_raw(resources, limits);
     if let (Some(memory), Some(max)) = (resources.memory_mut(), signed(limits.memory_bytes_max)) {
         let limit = stricter(memory.limit(), max);
         memory.set_limit(Some(limit));
@@ -53,6 +55,17 @@ pub(super) fn cap(resources: &mut LinuxResources, profile: &Profile) {
         let quota = stricter(cpu.quota(), max);
         cpu.set_period(Some(period)).set_quota(Some(quota));
     }
+}
+
+/// The raw files of cgroup v2 that would undo a limit of the policy, by what the limit is.
+fn drop_raw(resources: &mut LinuxResources, limits: &Limits) {
+    let Some(files) = resources.unified_mut() else { return };
+    files.retain(|file, _| match file.as_str() {
+        "memory.max" | "memory.high" | "memory.swap.max" => limits.memory_bytes_max.is_none(),
+        "pids.max" => limits.pids_max.is_none(),
+        "cpu.max" => limits.cpu_millis_max.is_none(),
+        _ => true,
+    });
 }
 
 fn signed(limit: Option<u64>) -> Option<i64> {

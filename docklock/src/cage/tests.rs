@@ -230,7 +230,8 @@ fn sysfs_and_cgroup_become_read_only() {
 
 #[test]
 fn what_cannot_be_enforced_is_not_ignored() {
-    let cases: [(fn(&mut Value), &str); 5] = [
+    type Change = fn(&mut Value);
+    let cases: [(Change, &str); 5] = [
         (|spec| spec["process"]["selinuxLabel"] = json!("system_u:object_r:x_t:s0"), "process.selinuxLabel"),
         (|spec| spec["process"]["apparmorProfile"] = json!("cri-containerd.apparmor.d"), "process.apparmorProfile"),
         (|spec| spec["linux"]["personality"] = json!({"domain": "LINUX32"}), "linux.personality"),
@@ -391,6 +392,33 @@ fn a_process_that_enters_later_is_caged_like_the_first() {
     let kept = caged.capabilities().clone().unwrap();
     assert_eq!(kept.bounding().iter().flatten().map(|cap| process::name(*cap)).collect::<Vec<_>>(), ["CAP_KILL"]);
     assert!(kept.effective().iter().flatten().next().is_none() && kept.ambient().is_some());
+}
+
+#[test]
+fn a_raw_cgroup_file_cannot_lift_a_limit() {
+    let raw =
+        spec(CTR, |spec| spec["linux"]["resources"]["unified"] = json!({"pids.max": "max", "memory.min": "4096"}));
+    let plan = planned(&raw, &policy("strict")).unwrap();
+    let unified = plan.spec.linux().as_ref().unwrap().resources().as_ref().unwrap().unified().clone().unwrap();
+    assert_eq!(unified.keys().collect::<Vec<_>>(), ["memory.min"]);
+}
+
+#[test]
+fn the_stricter_of_two_limits_wins() {
+    let site = "extends = \"standard\"\n[limits]\nmemory_bytes_max = 1000\npids_max = 10\ncpu_millis_max = 500";
+    let site = Policy::parse("site", site).unwrap();
+    let of = |memory: i64, quota: i64| {
+        let asked = spec(CTR, |spec| {
+            spec["linux"]["resources"]["memory"] = json!({"limit": memory, "swap": -1});
+            spec["linux"]["resources"]["cpu"] = json!({"quota": quota, "period": 200_000});
+        });
+        let plan = planned(&asked, &site).unwrap();
+        let resources = plan.spec.linux().as_ref().unwrap().resources().clone().unwrap();
+        let (memory, cpu) = (resources.memory().unwrap(), resources.cpu().clone().unwrap());
+        (memory.limit(), memory.swap(), cpu.quota(), plan.limits.get("memoryBytes").copied())
+    };
+    assert_eq!(of(-1, -1), (Some(1000), Some(1000), Some(100_000), Some(1000)));
+    assert_eq!(of(7, 20_000), (Some(7), Some(7), Some(20_000), Some(7)));
 }
 
 #[test]
