@@ -113,7 +113,7 @@ fn what_came_out(page: &mut String, result: &RunResult) {
     line(
         page,
         &format!(
-            "{end} It wrote {} bytes to standard output and {} bytes to standard error; {outputs}. The receipt holds a digest of each.",
+            "{end} It wrote {} bytes to standard output and {} bytes to standard error; {outputs}. The receipt holds their digests.",
             result.stdout.bytes, result.stderr.bytes
         ),
     );
@@ -125,7 +125,7 @@ fn what_was_refused(page: &mut String, receipt: &Receipt) {
         return line(page, "The cage refused it nothing.");
     }
     let total = denied.iter().fold(0u64, |total, call| total.saturating_add(call.count));
-    let mut text = format!("The cage refused {total} system calls:");
+    let mut text = format!("The cage refused {total} system {}:", if total == 1 { "call" } else { "calls" });
     for CallCount { syscall, errno, count } in denied.iter().take(LISTED_MAX) {
         // Writing to a String cannot fail.
         write!(text, " {} {count}× ({}),", quiet(syscall), quiet(errno.as_deref().unwrap_or("answered")))
