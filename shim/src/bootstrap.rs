@@ -17,6 +17,7 @@ use bpi_protocol::digest::Sha256Digest;
 use containerd_shim_protos::bootstrap_api::BootstrapParams;
 use containerd_shim_protos::protobuf::Message;
 use docklock::config::{CONFIG_VARIABLE, Config, ConfigError};
+use docklock::spans::span;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::arguments::{ArgumentError, Arguments};
@@ -125,6 +126,7 @@ impl Call {
 /// # Errors
 /// Each [`BootstrapError`] is one sentence, which containerd passes on to its client.
 pub fn start(arguments: &Arguments) -> Result<String, BootstrapError> {
+    let _span = span("shim.bootstrap");
     let bundle_path =
         std::env::current_dir().map_err(BootstrapError::system("find", Path::new("the working directory")))?;
     let input = read_input(io::stdin().lock())?;

@@ -5,10 +5,9 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use containerd_shim_protos::protobuf::Message;
 use containerd_shim_protos::types::introspection::{RuntimeInfo, RuntimeVersion};
 
@@ -41,7 +40,9 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{BINARY}: {error:#}");
+            // containerd puts its own words right behind ours; a person at a terminal wants the line ended.
+            let end = if std::io::stderr().is_terminal() { "\n" } else { "" };
+            eprint!("{BINARY}: {error}{end}");
             ExitCode::FAILURE
         }
     }
@@ -67,7 +68,8 @@ fn run() -> anyhow::Result<()> {
 
 fn print(bytes: &[u8]) -> anyhow::Result<()> {
     let mut output = std::io::stdout().lock();
-    output.write_all(bytes).and_then(|()| output.flush()).context("could not write to standard output")
+    let written = output.write_all(bytes).and_then(|()| output.flush());
+    written.map_err(|error| anyhow::anyhow!("could not write to standard output: {error}"))
 }
 
 fn info() -> RuntimeInfo {

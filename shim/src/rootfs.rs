@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use containerd_shim_protos::api::Mount;
+use docklock::spans::span;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -118,6 +119,7 @@ impl RootFs {
         if self.mounts.is_empty() {
             return Ok(());
         }
+        let _span = span("shim.mount");
         std::fs::create_dir_all(target)
             .map_err(|source| RootFsError::Directory { path: target.to_path_buf(), source })?;
         for planned in &self.mounts {
@@ -138,6 +140,7 @@ impl RootFs {
 /// # Errors
 /// [`RootFsError::Unmount`].
 pub fn unmount(target: &Path) -> Result<(), RootFsError> {
+    let _span = span("shim.unmount");
     for _ in 0..=MOUNTS_MAX {
         match umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
             Ok(()) => {}

@@ -13,6 +13,7 @@ use std::time::Duration;
 use containerd_shim_protos::ttrpc;
 use containerd_shim_protos::ttrpc::r#async::{Server, transport::Listener};
 use docklock::config::{CONFIG_VARIABLE, Config};
+use docklock::spans::span;
 use docklock::spool::{Boundary, SpoolError};
 use docklock::task::Engine;
 use nix::errno::Errno;
@@ -85,7 +86,10 @@ pub fn serve(arguments: &Arguments) -> Result<(), ServeError> {
     log::begin(&bundle, if arguments.debug { configured.max(LevelFilter::DEBUG) } else { configured });
     // A pod's shim outlives the bundle it was started in.
     std::env::set_current_dir("/").map_err(ServeError::system("leave the bundle"))?;
-    let engine = config.map_err(Refusal::unavailable).and_then(|config| Engine::start(config).map_err(Refusal::from));
+    let engine = {
+        let _span = span("shim.engine");
+        config.map_err(Refusal::unavailable).and_then(|config| Engine::start(config).map_err(Refusal::from))
+    };
     if let Err(refusal) = &engine {
         tracing::error!(%refusal, "no container can be run");
     }

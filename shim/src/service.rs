@@ -235,3 +235,100 @@ impl Task for Service {
         Ok(empty())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::events::Events;
+    use crate::tasks::Place;
+    use containerd_shim_protos::protobuf::Message;
+    use containerd_shim_protos::shim_async::{Client, TaskClient};
+    use containerd_shim_protos::ttrpc::r#async::Server;
+    use containerd_shim_protos::ttrpc::{Code, Error, Request, context};
+    use docklock::spool::Boundary;
+
+    /// A served shim that has no key, and a client of it.
+    struct Shim {
+        folder: tempfile::TempDir,
+        end: Arc<Shutdown>,
+        client: Client,
+        _server: Server,
+    }
+
+    impl Shim {
+        async fn without_a_key() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let address = format!("unix://{}", folder.path().join("socket").display());
+            let place = Place { namespace: "default".into(), grpc_address: "/nonexistent".into(), config: None };
+            let events = Arc::new(Events::new("default".into()));
+            let engine = Err(Refusal::unavailable("there is no host key"));
+            let tasks = Arc::new(Tasks::new(engine, Boundary::new("default").unwrap(), place, events));
+            let end = Arc::new(Shutdown::new(&address));
+            let methods = Service::methods(tasks, Arc::clone(&end));
+            let mut server = Server::new().bind(&address).unwrap().register_service(methods);
+            server.start().await.unwrap();
+            let client = Client::connect(&address).await.unwrap();
+            Self { folder, end, client, _server: server }
+        }
+
+        fn tasks(&self) -> TaskClient {
+            TaskClient::new(self.client.clone())
+        }
+    }
+
+    fn code<T>(answer: Answer<T>) -> (Code, String) {
+        match answer.err().unwrap() {
+            Error::RpcStatus(status) => (status.code(), status.message),
+            other => (Code::UNKNOWN, other.to_string()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_shim_without_a_key_serves_and_says_why_it_cannot_create() {
+        let shim = Shim::without_a_key().await;
+        let request = api::CreateTaskRequest { id: "demo".into(), ..Default::default() };
+        for _ in 0..2 {
+            let refused = code(shim.tasks().create(context::Context::default(), &request).await);
+            assert_eq!(refused, (Code::UNAVAILABLE, "there is no host key".into()));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_service_answers_under_both_names() {
+        let shim = Shim::without_a_key().await;
+        for service in [NAME_V2, NAME_V3] {
+            let payload = api::ConnectRequest::default().write_to_bytes().unwrap();
+            let method = "Connect".to_owned();
+            let request = Request { service: service.into(), method, payload, ..Default::default() };
+            let answer = shim.client.request(request).await.unwrap();
+            let answer = api::ConnectResponse::parse_from_bytes(&answer.payload).unwrap();
+            assert_eq!(answer.shim_pid, std::process::id(), "{service}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_there_is_not_found_and_a_checkpoint_is_not_done() {
+        let shim = Shim::without_a_key().await;
+        let (tasks, context) = (shim.tasks(), context::Context::default());
+        let id = "demo".to_owned();
+        let state = api::StateRequest { id: id.clone(), ..Default::default() };
+        assert_eq!(code(tasks.state(context.clone(), &state).await).0, Code::NOT_FOUND);
+        let delete = api::DeleteRequest { id: id.clone(), ..Default::default() };
+        assert_eq!(code(tasks.delete(context.clone(), &delete).await).0, Code::NOT_FOUND);
+        let wait = api::WaitRequest { id: id.clone(), ..Default::default() };
+        assert_eq!(code(tasks.wait(context.clone(), &wait).await).0, Code::NOT_FOUND);
+        let checkpoint = api::CheckpointTaskRequest { id, ..Default::default() };
+        assert_eq!(code(tasks.checkpoint(context, &checkpoint).await).0, Code::UNIMPLEMENTED);
+    }
+
+    #[tokio::test]
+    async fn an_idle_shim_that_is_shut_down_gives_up_its_address_before_it_answers() {
+        let shim = Shim::without_a_key().await;
+        let socket = shim.folder.path().join("socket");
+        assert!(socket.exists());
+        shim.tasks().shutdown(context::Context::default(), &api::ShutdownRequest::default()).await.unwrap();
+        assert!(!socket.exists());
+        shim.end.asked().await;
+    }
+}

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use containerd_shim_protos::api::{CreateTaskRequest, ExecProcessRequest};
 use containerd_shim_protos::events::task::{TaskCreate, TaskDelete, TaskIO};
 use containerd_shim_protos::protobuf::well_known_types::any::Any;
+use docklock::spans::span;
 use docklock::spool::Boundary;
 use docklock::task::{CreateRequest, Engine, ExecRequest, Status, Task, TaskError};
 use oci_spec::runtime::{LinuxResources, Process as OciProcess};
@@ -175,6 +176,7 @@ impl Tasks {
     /// # Errors
     /// One sentence; nothing stays mounted or taken.
     pub fn create(&self, request: &CreateTaskRequest) -> Result<u32, Refusal> {
+        let _span = span("shim.create");
         let engine = self.engine.as_ref().map_err(Clone::clone)?;
         check_identifier("container id", &request.id)?;
         if !request.checkpoint.is_empty() {
@@ -265,6 +267,7 @@ impl Tasks {
     /// # Errors
     /// docklock's; who waits for an exec that could not start is told so.
     pub fn start(&self, id: &str, exec: &str) -> Result<u32, Refusal> {
+        let _span = span("shim.start");
         let process = self.process(id, exec)?;
         self.events.starting(&process.key);
         match process.start() {
@@ -399,6 +402,7 @@ impl Tasks {
     /// # Errors
     /// While it runs; and what could not be removed: then it can be asked for again.
     pub fn delete(&self, id: &str, exec: &str) -> Result<(u32, Option<Ended>), Refusal> {
+        let _span = span("shim.delete");
         let container = self.container(id)?;
         let process = container.process(exec)?;
         if let Status::Running | Status::Paused = process.status() {
