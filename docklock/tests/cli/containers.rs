@@ -1,8 +1,15 @@
 //! Real containers by `docklock run` and `docklock oci`. Skipped, with the reason, for who is not root or has no static busybox.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::host::{Host, assert_fails, stderr, stdout};
 
@@ -105,6 +112,19 @@ fn an_oci_container_lives_from_create_to_delete() {
 }
 
 #[test]
+fn oci_create_tells_why_it_failed_and_leaves_nothing() {
+    if cannot_run() {
+        return;
+    }
+    let host = Host::new();
+    let bundle = host.bundle(&["/bin/busybox", "true"]);
+    fs::remove_file(host.path("key")).unwrap();
+    let output = host.run(&["oci", "create", "--bundle", bundle.to_str().unwrap(), "one"]);
+    assert_fails(&output, 1, "DL0201", &["docklock keygen"]);
+    assert!(!host.path("state/.oci/one").exists());
+}
+
+#[test]
 fn oci_run_ends_with_the_status_of_its_process() {
     if cannot_run() {
         return;
@@ -118,4 +138,94 @@ fn oci_run_ends_with_the_status_of_its_process() {
         .unwrap();
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(3), "hello\n"), "{}", stderr(&output));
     assert!(stdout(&host.run(&["oci", "list", "--quiet"])).is_empty());
+}
+
+#[test]
+fn a_signal_to_run_reaches_the_container() {
+    if cannot_run() {
+        return;
+    }
+    let host = Host::new();
+    let script = "trap 'exit 42' TERM; echo ready; while true; do /bin/busybox sleep 1; done";
+    let bundle = host.bundle(&["/bin/busybox", "sh", "-c", script]);
+    let arguments = ["run", "--quiet", "--bundle", bundle.to_str().unwrap()];
+    let mut child = host.command(&arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(42));
+}
+
+#[test]
+fn a_terminal_bundle_sees_a_terminal_and_its_output_is_hashed() {
+    if cannot_run() {
+        return;
+    }
+    let host = Host::new();
+    let bundle = host.terminal_bundle(&["/bin/busybox", "sh", "-c", "[ -t 0 ] && [ -t 1 ] && echo a terminal"]);
+    let evidence = host.path("evidence");
+    let arguments =
+        ["run", "--quiet", "--bundle", bundle.to_str().unwrap(), "--receipt-dir", evidence.to_str().unwrap()];
+    let output = host.command(&arguments).stdin(Stdio::null()).output().unwrap();
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "a terminal\r\n"), "{}", stderr(&output));
+    let run: serde_json::Value = serde_json::from_slice(&fs::read(evidence.join("run.json")).unwrap()).unwrap();
+    assert_eq!(run["result"]["stdout"]["bytes"], 12);
+}
+
+#[test]
+fn oci_create_hands_the_terminal_to_the_console_socket() {
+    if cannot_run() {
+        return;
+    }
+    let host = Host::new();
+    let bundle = host.terminal_bundle(&["/bin/busybox", "echo", "through the socket"]);
+    let bundle = bundle.to_str().unwrap();
+    assert_fails(&host.run(&["oci", "create", "--bundle", bundle, "tty"]), 2, "DL0714", &["--console-socket"]);
+    let socket = host.path("console.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let arguments = ["oci", "create", "--bundle", bundle, "--console-socket", socket.to_str().unwrap(), "tty"];
+    let output = host.command(&arguments).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let (stream, _) = listener.accept().unwrap();
+    let (_, mut fds) = docklock::kernel::receive_with_fds(stream.as_fd(), 64).unwrap();
+    let master = fs::File::from(fds.pop().unwrap());
+    let started = host.run(&["oci", "start", "tty"]);
+    assert!(started.status.success(), "{}", stderr(&started));
+    let mut line = String::new();
+    BufReader::new(master).read_line(&mut line).unwrap();
+    assert_eq!(line.trim_end(), "through the socket");
+    let deleted = host.run(&["oci", "delete", "--force", "tty"]);
+    assert!(deleted.status.success(), "{}", stderr(&deleted));
+}
+
+#[test]
+fn a_monitor_that_is_killed_takes_its_container_along_and_its_intent_is_closed() {
+    if cannot_run() {
+        return;
+    }
+    let host = Host::new();
+    let bundle = host.bundle(&["/bin/busybox", "sleep", "1000"]);
+    let pid_file = host.path("pid");
+    let arguments =
+        ["oci", "create", "--bundle", bundle.to_str().unwrap(), "--pid-file", pid_file.to_str().unwrap(), "gone"];
+    let created =
+        host.command(&arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+    assert!(created.success());
+    assert!(host.run(&["oci", "start", "gone"]).status.success());
+    let container = fs::read_to_string(&pid_file).unwrap();
+    let status = fs::read_to_string(format!("/proc/{container}/status")).unwrap();
+    let monitor = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap();
+    kill(Pid::from_raw(monitor), Signal::SIGKILL).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while Path::new(&format!("/proc/{container}")).exists() || !host.run(&["receipts", "gaps"]).status.success() {
+        assert!(Instant::now() < deadline, "{}", stdout(&host.run(&["receipts", "gaps"])));
+    }
+    let list = stdout(&host.run(&["receipts", "list"]));
+    assert!(list.contains("abort") && list.contains("ended before the run was sealed"), "{list}");
+    assert_fails(&host.run(&["oci", "state", "gone"]), 1, "DL0718", &["oci delete gone"]);
+    assert!(stdout(&host.run(&["oci", "list"])).contains("stopped"));
+    let deleted = host.run(&["oci", "delete", "gone"]);
+    assert!(deleted.status.success(), "{}", stderr(&deleted));
+    assert!(!host.path("state/.oci/gone").exists() && !host.path("state/local/gone").exists());
 }

@@ -106,6 +106,15 @@ impl Host {
 
     /// A bundle around busybox with these arguments.
     pub fn bundle(&self, args: &[&str]) -> PathBuf {
+        self.bundle_with(args, false)
+    }
+
+    /// As [`Host::bundle`], for a process that wants a terminal.
+    pub fn terminal_bundle(&self, args: &[&str]) -> PathBuf {
+        self.bundle_with(args, true)
+    }
+
+    fn bundle_with(&self, args: &[&str], terminal: bool) -> PathBuf {
         let bundle = self.path("bundle");
         fs::create_dir_all(bundle.join("rootfs/bin")).unwrap();
         if Path::new("/bin/busybox").exists() {
@@ -113,7 +122,7 @@ impl Host {
         }
         let mut spec = serde_json::to_value(oci_spec::runtime::Spec::default()).unwrap();
         spec["process"]["args"] = args.into();
-        spec["process"]["terminal"] = false.into();
+        spec["process"]["terminal"] = terminal.into();
         fs::write(bundle.join("config.json"), spec.to_string()).unwrap();
         bundle
     }

@@ -138,13 +138,14 @@ fn start_monitor(setting: &Setting, order: &Order) -> Result<u64, Failure> {
     }
     command.arg("monitor").current_dir("/");
     command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());
-    // Not waited for: it outlives this command, and init reaps it.
-    command.spawn().map_err(failed("start the monitor"))?;
-    drop(command);
+    // Sent first, so that it waits in the socket: a monitor that fails at once would otherwise be gone before it could be told.
     let streams = [io::stdin().as_fd(), io::stdout().as_fd(), io::stderr().as_fd()].map(copy);
     let streams: Vec<OwnedFd> = streams.into_iter().collect::<Result<_, _>>()?;
     protocol::send(ours.as_fd(), order, &streams)?;
     drop(streams);
+    // Not waited for: it outlives this command, and init reaps it.
+    command.spawn().map_err(failed("start the monitor"))?;
+    drop(command);
     match protocol::receive::<Reply>(ours.as_fd())? {
         Some((reply, _)) => Ok(reply.into_result()?.get("pid").and_then(Value::as_u64).unwrap_or_default()),
         None => {

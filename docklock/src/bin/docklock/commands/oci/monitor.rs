@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use docklock::config::Config;
 use docklock::spool::Boundary;
 use docklock::task::{CreateRequest, Engine, Exec, ExecRequest, Io, Status, Stdio, Task};
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
@@ -44,10 +45,18 @@ pub(super) fn run(config_file: Option<PathBuf>, root: Option<PathBuf>) -> Result
     nix::unistd::dup2_stdin(&null).map_err(failed("close the socket"))?;
     // A session of our own: a terminal's Ctrl-C is for the command in the foreground.
     nix::unistd::setsid().map_err(failed("leave the session"))?;
-    let Some((order, streams)) = protocol::receive::<Order>(parent.as_fd())? else {
-        return Err(Failure::Unsupported { what: "monitor by hand", remedy: "use `docklock oci create`" });
+    // The engine forks its launcher before the client's streams arrive: a copy there would keep them open to the very end.
+    let started = start_engine(config_file, root);
+    // Taken even after a failure: a socket that is closed with something unread drops the answer on its way.
+    let order = protocol::receive::<Order>(parent.as_fd())?;
+    let prepared = match (started, order) {
+        (Ok((config, engine)), Some((order, streams))) => prepare(&config, engine, order, streams),
+        (Ok((_, engine)), None) => {
+            engine.shut_down()?;
+            Err(Failure::Unsupported { what: "monitor by hand", remedy: "use `docklock oci create`" })
+        }
+        (Err(failure), _) => Err(failure),
     };
-    let prepared = Setting::new(config_file, root).and_then(|setting| prepare(&setting, order, streams));
     match prepared {
         Ok((held, listener)) => {
             protocol::send(parent.as_fd(), &Reply::Done(json!({ "pid": held.task.pid() })), &[])?;
@@ -61,33 +70,46 @@ pub(super) fn run(config_file: Option<PathBuf>, root: Option<PathBuf>) -> Result
     }
 }
 
-fn prepare(setting: &Setting, order: Order, streams: Vec<OwnedFd>) -> Result<(Held, OwnedFd), Failure> {
-    let home = home(&setting.config, &order.id)?;
+fn start_engine(config_file: Option<PathBuf>, root: Option<PathBuf>) -> Result<(Config, Engine), Failure> {
+    let Setting { config, .. } = Setting::new(config_file, root)?;
+    let engine = Engine::start(config.clone())?;
+    Ok((config, engine))
+}
+
+/// Makes the container and the socket; after a failure the engine is shut down.
+fn prepare(config: &Config, engine: Engine, order: Order, streams: Vec<OwnedFd>) -> Result<(Held, OwnedFd), Failure> {
+    let bundle = order.bundle.clone();
+    let made = home(config, &order.id).and_then(|home| {
+        let listener = listen_at(&home.join(SOCKET))?;
+        let task = engine.create(request(order, streams)?)?;
+        Ok((home, listener, task))
+    });
+    match made {
+        Ok((home, listener, task)) => Ok((Held { engine, task, bundle, home }, listener)),
+        Err(failure) => {
+            engine.shut_down()?;
+            Err(failure)
+        }
+    }
+}
+
+fn request(order: Order, streams: Vec<OwnedFd>) -> Result<CreateRequest, Failure> {
     let (rootfs, terminal) = crate::commands::run::rootfs_of(&order.bundle)?;
-    let listener = listen_at(&home.join(SOCKET))?;
-    let engine = Engine::start(setting.config.clone())?;
     let io = match &order.console_socket {
         Some(socket) => console(socket)?,
         None => Io { terminal, ..given(streams)? },
     };
-    let request = CreateRequest {
+    Ok(CreateRequest {
         id: order.id,
         boundary: Boundary::local(),
-        bundle: order.bundle.clone(),
+        bundle: order.bundle,
         rootfs,
         layer: None,
         io,
         profile: None,
         image: Box::new(|| Ok(None)),
         no_pivot: order.no_pivot,
-    };
-    match engine.create(request) {
-        Ok(task) => Ok((Held { engine, task, bundle: order.bundle, home }, listener)),
-        Err(error) => {
-            engine.shut_down()?;
-            Err(error.into())
-        }
-    }
+    })
 }
 
 fn listen_at(path: &Path) -> Result<OwnedFd, Failure> {
