@@ -11,7 +11,7 @@ use bpi_protocol::run::Image;
 use nix::unistd::Pid;
 use oci_spec::runtime::LinuxResources;
 
-use super::create::{Home, Parts};
+use super::create::{self, Home, Parts};
 use super::ending;
 use super::engine::Shared;
 use super::exec::Exec;
@@ -216,10 +216,9 @@ impl Task {
         intent: Intent,
         home: Home,
     ) -> Result<Arc<Self>, TaskError> {
-        let Parts { id, boundary, plan, group, created, streams, supervisor, image, rootfs, layer, cage } = parts;
+        let Parts { id, boundary, plan, group, created, pidfd, streams, supervisor, image, rootfs, layer, cage } =
+            parts;
         let pid = created.pid;
-        let pidfd =
-            kernel::pidfd_open(pid).map_err(|source| TaskError::System { deed: "watch the container", source })?;
         let image = std::thread::spawn(image);
         let task = Arc::new(Self {
             shared: Arc::clone(shared),
@@ -243,8 +242,23 @@ impl Task {
             end: End::new(),
             oom: Mutex::default(),
         });
-        ending::watch(&task)?;
-        Ok(task)
+        match ending::watch(&task) {
+            Ok(()) => Ok(task),
+            Err(error) => {
+                task.undo(&error)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes back a container whose end nobody could wait for.
+    fn undo(&self, error: &TaskError) -> Result<(), TaskError> {
+        if let Phase::Created(created) = std::mem::replace(&mut *self.phase(), Phase::Stopped) {
+            create::take_down(created, &self.group)?;
+        }
+        Remains::new(&self.home.dir, self.group.clone()).remove()?;
+        self.intent.abort(&self.shared, &format!("the container could not be watched: {error}"))?;
+        Ok(())
     }
 
     /// The caller's name for it.

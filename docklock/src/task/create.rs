@@ -3,6 +3,7 @@
 //! Two ways at once: the intent is made durable on its own thread while the launcher builds the container; `start` joins them.
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::spans::span;
 use crate::spool::{OpenFacts, ProcessRef};
 use crate::streams::{Prepared, Streams};
 use crate::supervisor::Supervisor;
-use crate::{apparmor, clock, filter, seal};
+use crate::{apparmor, clock, filter, kernel, seal};
 
 /// Longest config.json in bytes: a specification with ten thousand mounts fits.
 const SPEC_BYTES_MAX: u64 = 16 << 20;
@@ -86,13 +87,15 @@ fn plan(shared: &Shared, request: &CreateRequest) -> Result<Plan, TaskError> {
         path: request.rootfs.clone(),
         source,
     })?;
-    Ok(cage::plan(&PlanRequest {
+    let plan = cage::plan(&PlanRequest {
         spec: &spec,
         policy: &policy,
         host: &shared.host,
         rootfs: &rootfs,
         has_layer: request.layer.is_some(),
-    })?)
+    })?;
+    cage::look_again(&plan)?;
+    Ok(plan)
 }
 
 /// Everything a task is made of.
@@ -102,6 +105,7 @@ pub(super) struct Parts {
     pub(super) plan: Plan,
     pub(super) group: Group,
     pub(super) created: Created,
+    pub(super) pidfd: OwnedFd,
     pub(super) streams: Streams,
     pub(super) supervisor: Arc<Supervisor>,
     pub(super) image: super::ImageSource,
@@ -141,9 +145,35 @@ fn build(
         shared.launcher.create(order)?
     };
     shared.cool_down();
+    let (pidfd, streams) = match furnish(&created, &plan, prepared) {
+        Ok(furnished) => furnished,
+        Err(error) => {
+            take_down(created, &group)?;
+            return Err(error);
+        }
+    };
     let supervisor = Arc::new(Supervisor::new(plan.policy.clone()));
-    let streams = prepared.run()?;
-    Ok(Parts { id, boundary, plan, group, created, streams, supervisor, image, rootfs, layer, cage })
+    Ok(Parts { id, boundary, plan, group, created, pidfd, streams, supervisor, image, rootfs, layer, cage })
+}
+
+/// What a created container still lacks before it may start.
+fn furnish(created: &Created, plan: &Plan, prepared: Prepared) -> Result<(OwnedFd, Streams), TaskError> {
+    let watched = |source| TaskError::System { deed: "watch the container", source };
+    let pidfd = kernel::pidfd_open(created.pid).map_err(watched)?;
+    if plan.own_network {
+        let _span = span("loopback");
+        cage::raise_loopback(created.pid)?;
+    }
+    Ok((pidfd, prepared.run()?))
+}
+
+/// Ends a created container that nobody will start.
+pub(super) fn take_down(created: Created, group: &Group) -> Result<(), TaskError> {
+    let pid = created.pid;
+    created.abandon()?;
+    group.kill_all()?;
+    super::exec::reap(pid);
+    Ok(())
 }
 
 /// Writes the filters where the launcher's child can read them.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::apparmor::AppArmorError;
-use crate::cage::PlanError;
+use crate::cage::{LoopbackError, PlanError};
 use crate::cgroup::CgroupError;
 use crate::filter::FilterError;
 use crate::launch::LaunchError;
@@ -95,6 +95,9 @@ pub enum TaskError {
     /// The supervisor.
     #[error(transparent)]
     Supervisor(#[from] SupervisorError),
+    /// The loopback interface.
+    #[error(transparent)]
+    Loopback(#[from] LoopbackError),
     /// The control group.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
