@@ -150,8 +150,8 @@ fn a_wrong_key_a_tampered_payload_and_a_bad_path_are_three_sentences() {
     let host = Host::new();
     let evidence = host.evidence("demo");
     let trust = host.trust();
-    let stranger = Host::new().trust();
-    let wrong_key = host.run(&["verify", &evidence, "--trust", &stranger]);
+    let stranger = Host::new();
+    let wrong_key = host.run(&["verify", &evidence, "--trust", &stranger.trust()]);
     let run_json = format!("{evidence}/run.json");
     let honest = fs::read_to_string(&run_json).unwrap();
     fs::write(&run_json, honest.replace("\"exitCode\":0", "\"exitCode\":1")).unwrap();
