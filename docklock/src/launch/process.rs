@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, setsid};
 
 use super::{PACKET_BYTES_MAX, Reply, Request, container, guardian};
 use crate::kernel;
@@ -27,7 +27,8 @@ pub(super) fn serve(socket: OwnedFd, owner: Pid, guard: impl FnOnce(Pid)) -> ! {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGPIPE] {
         ignored.add(signal);
     }
-    if ignored.thread_block().is_err() || prctl::set_name(c"docklock-guard").is_err() {
+    // A session of its own: what a person types at the owner's terminal is not meant for the launcher.
+    if setsid().is_err() || ignored.thread_block().is_err() || prctl::set_name(c"docklock-guard").is_err() {
         kernel::exit_now(70);
     }
     loop {

@@ -13,7 +13,7 @@ use oci_spec::runtime::Spec;
 
 use super::container::{Intent, Task};
 use super::engine::Shared;
-use super::orphan::Remains;
+use super::orphan::{self, Remains};
 use super::{CreateRequest, TaskError};
 use crate::cage::{self, Plan, PlanRequest};
 use crate::cgroup::Group;
@@ -66,6 +66,7 @@ pub(super) fn create(shared: &Arc<Shared>, request: CreateRequest) -> Result<Arc
     let home = Home::of(&shared.config.state_dir, request.boundary.as_str(), &request.id);
     make_home(&home, &request.id)?;
     let remains = Remains::new(&home.dir, group.clone());
+    orphan::sign_home(&home, &cgroup)?;
     let intent = Intent::begin(shared, &request, &planned, &home, &cgroup);
     // From here on a failure must close the intent and remove what there is.
     match build(shared, request, planned, &home, group) {
@@ -179,7 +180,7 @@ pub(super) fn take_down(created: Created, group: &Group) -> Result<(), TaskError
 /// Writes the filters where the launcher's child can read them.
 fn write_filters(shared: &Shared, home: &Home, plan: &Plan) -> Result<CageOrder, TaskError> {
     let _span = span("filter");
-    let filter = filter::cached(&plan.policy, &shared.config.state_dir.join("filters"))?;
+    let filter = filter::cached(&plan.policy, &shared.config.state_dir.join(".filters"))?;
     let tenant_filter = match &plan.fences.tenant_seccomp {
         None => None,
         Some(seccomp) => {
@@ -265,7 +266,7 @@ impl Intent {
         Self::spawn(request.boundary.clone(), request.id.clone(), move || {
             let _span = span("intend");
             let spool = shared.spool(&boundary)?;
-            super::orphan::close_orphans(&shared, &spool)?;
+            orphan::close_orphans(&shared, &spool)?;
             let owner = ProcessRef::of(std::process::id())?;
             let facts =
                 OpenFacts { container_id: id.clone(), owner, state_dir: dir, cgroups: vec![PathBuf::from(cgroup)] };

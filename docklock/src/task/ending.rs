@@ -79,7 +79,14 @@ fn conclude(task: &Task, phase: Phase, ending: Ending, at: SystemTime) -> Result
     task.group.kill_all()?;
     let _span = span("seal");
     match outcome {
-        Ok(facts) => receipt(task, &facts).map(Conclusion::Receipt),
+        Ok(facts) => match receipt(task, &facts) {
+            Ok(appended) => Ok(Conclusion::Receipt(appended)),
+            Err(error) => {
+                // Perhaps it was this receipt that could not be made, and an abort can: then the gap has its reason at once.
+                task.intent.abort(&task.shared, &format!("the receipt could not be made: {error}"))?;
+                Err(error)
+            }
+        },
         Err(reason) => {
             drop(task.streams.finish());
             task.intent.abort(&task.shared, &reason)?;

@@ -87,7 +87,7 @@ fn prepare(config: &Config) -> Result<(Box<dyn Signer>, Host, RuntimeIdentity), 
         .map_err(|errno| TaskError::System { deed: "become a subreaper", source: errno.into() })?;
     let signer = FileKey::load(&config.key_file)?;
     let identity = seal::host(&config.host_id, &signer)?;
-    Ok((Box::new(signer), identity, RuntimeIdentity::of_this_process(&config.state_dir)?))
+    Ok((Box::new(signer), identity, RuntimeIdentity::of_this_process(&config.state_dir.join(".identity"))?))
 }
 
 impl Shared {

@@ -8,14 +8,26 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
 use super::TaskError;
-use super::create::Home;
+use super::create::{Home, write_private};
 use super::engine::Shared;
 use crate::cgroup::Group;
+use crate::clock;
 use crate::config::Config;
 use crate::signer::{FileKey, Signer};
-use crate::spool::{self, Boundary, OpenIntent, Spool};
+use crate::spool::{self, Boundary, OpenIntent, ProcessRef, Spool, SpoolError};
+
+/// Name of the note in a container's directory that says who runs it.
+const OWNER_FILE: &str = "owner.json";
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Owned {
+    owner: ProcessRef,
+    cgroup: String,
+}
 
 /// Directory and control group of one container.
 #[derive(Debug)]
@@ -69,12 +81,51 @@ pub(super) fn close_after(config: &Config, owner: Pid) {
     }
 }
 
+/// Writes down in a container's directory who runs it: for the moment before its open intent says so.
+pub(super) fn sign_home(home: &Home, cgroup: &str) -> Result<(), TaskError> {
+    let owned = Owned { owner: ProcessRef::of(std::process::id())?, cgroup: cgroup.to_owned() };
+    let path = home.file(OWNER_FILE);
+    let bytes = serde_json::to_vec(&owned)
+        .map_err(|error| TaskError::Spec { path: path.clone(), reason: error.to_string() })?;
+    write_private(&path, &bytes)
+}
+
+/// Removes the directories below `state_dir` whose owner has gone, with all that runs under them. By now their intents are closed.
+fn clear_homes(state_dir: &Path) -> Result<(), TaskError> {
+    let boot_id = clock::boot_id().map_err(SpoolError::from)?;
+    for boundary in entries(state_dir)? {
+        // Names with a dot are our own caches.
+        if boundary.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+            continue;
+        }
+        for dir in entries(&boundary)? {
+            // One without a readable note is still being made, or is not ours.
+            let Ok(note) = fs::read(dir.join(OWNER_FILE)) else { continue };
+            let Ok(owned) = serde_json::from_slice::<Owned>(&note) else { continue };
+            if !owned.owner.is_alive(&boot_id)? {
+                Remains::new(&dir, Group::at(&owned.cgroup)?).remove()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What stands in a directory; nothing when it is not there.
+fn entries(dir: &Path) -> Result<Vec<PathBuf>, TaskError> {
+    let failed = |source| TaskError::File { deed: "list", path: dir.to_owned(), source };
+    match fs::read_dir(dir) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(Vec::new()),
+        Err(error) => Err(failed(error)),
+        Ok(list) => list.map(|entry| entry.map(|entry| entry.path()).map_err(failed)).collect(),
+    }
+}
+
 fn close_all(config: &Config) -> Result<(), TaskError> {
     let signer = FileKey::load(&config.key_file)?;
     for boundary in spool::boundaries(&config.spool_dir)? {
         sweep(&Spool::open(&config.spool_dir, &boundary)?, &signer, &config.host_id)?;
     }
-    Ok(())
+    clear_homes(&config.state_dir)
 }
 
 /// Ends and closes one container whose shim is gone: what containerd's `delete` asks for. Safe to repeat.
