@@ -44,7 +44,7 @@ pub enum CgroupError {
         /// Which group.
         path: String,
         /// Its reason.
-        source: cgroups_rs::manager::Error,
+        source: Box<cgroups_rs::manager::Error>,
     },
     /// A file of the group could not be used.
     #[error("could not {deed} {file}: {source}")]
@@ -106,7 +106,7 @@ impl Group {
     }
 
     fn failed(&self, deed: &'static str) -> impl FnOnce(cgroups_rs::manager::Error) -> CgroupError + '_ {
-        move |source| CgroupError::Manager { deed, path: self.path.clone(), source }
+        move |source| CgroupError::Manager { deed, path: self.path.clone(), source: Box::new(source) }
     }
 
     /// Process ids in the group, as this process sees them.

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::cmsg_space;
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, sendmsg};
 use nix::unistd::Pid;
 
 /// Turns a raw return value into a result: -1 is the thread's errno.
@@ -83,9 +83,17 @@ pub const PACKET_FDS_MAX: usize = 8;
 /// # Errors
 /// `EMSGSIZE` when the packet was longer than `limit` or carried more than [`PACKET_FDS_MAX`] descriptors.
 pub fn receive_with_fds(socket: BorrowedFd<'_>, limit: usize) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
+    receive_with_sender(socket, limit).map(|(bytes, fds, _)| (bytes, fds))
+}
+
+/// As [`receive_with_fds`], and who sent it, by the number the process has here, if the socket has SO_PASSCRED (unix(7)).
+///
+/// # Errors
+/// As [`receive_with_fds`].
+pub fn receive_with_sender(socket: BorrowedFd<'_>, limit: usize) -> io::Result<(Vec<u8>, Vec<OwnedFd>, Option<Pid>)> {
     let mut buffer = vec![0; limit];
-    let mut control = cmsg_space!([RawFd; PACKET_FDS_MAX]);
-    let (length, fds, truncated) = {
+    let mut control = cmsg_space!([RawFd; PACKET_FDS_MAX], UnixCredentials);
+    let (length, fds, sender, truncated) = {
         let mut slices = [io::IoSliceMut::new(&mut buffer)];
         let message = loop {
             match recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC) {
@@ -94,20 +102,26 @@ pub fn receive_with_fds(socket: BorrowedFd<'_>, limit: usize) -> io::Result<(Vec
             }
         };
         let mut fds = Vec::new();
+        let mut sender = None;
         for part in message.cmsgs()? {
-            if let ControlMessageOwned::ScmRights(received) = part {
-                // SAFETY: the kernel has just installed these descriptors for us; nobody else knows their numbers.
-                fds.extend(received.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            match part {
+                ControlMessageOwned::ScmRights(received) => fds.extend(received.into_iter().map(|fd| {
+                    // SAFETY: the kernel has just installed these descriptors for us; nobody else knows their numbers.
+                    unsafe { OwnedFd::from_raw_fd(fd) }
+                })),
+                // 0: a process that our process namespace does not know.
+                ControlMessageOwned::ScmCredentials(from) => sender = Some(from.pid()).filter(|pid| *pid != 0),
+                _ => {}
             }
         }
         let truncated = message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
-        (message.bytes, fds, truncated)
+        (message.bytes, fds, sender.map(Pid::from_raw), truncated)
     };
     if truncated {
         return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
     }
     buffer.truncate(length);
-    Ok((buffer, fds))
+    Ok((buffer, fds, sender))
 }
 
 /// What `seccomp_load` should return beside loading the filter.

@@ -355,12 +355,24 @@ mod tests {
             stdout: stream(),
             stderr: stream(),
             outputs: crate::outputs::nothing(),
-            denied: vec![call("mount", Some("EPERM"), 2), call("bpf", Some("EPERM"), 1), call("mount", Some("EPERM"), 3)],
+            denied: vec![
+                call("mount", Some("EPERM"), 2),
+                call("bpf", Some("EPERM"), 1),
+                call("mount", Some("EPERM"), 3),
+            ],
             virtualised: Vec::new(),
-            sources: vec![source("mounts", "pinned"), source("clock", "uncontrolled"), source("mounts", "uncontrolled")],
+            sources: vec![
+                source("mounts", "pinned"),
+                source("clock", "uncontrolled"),
+                source("mounts", "uncontrolled"),
+            ],
             fences: vec![
                 Fence { name: "seccomp".to_owned(), status: "in-force".to_owned(), reason: None },
-                Fence { name: "apparmor".to_owned(), status: "absent".to_owned(), reason: Some("not in this kernel".to_owned()) },
+                Fence {
+                    name: "apparmor".to_owned(),
+                    status: "absent".to_owned(),
+                    reason: Some("not in this kernel".to_owned()),
+                },
             ],
             execs: Vec::new(),
             started: SystemTime::UNIX_EPOCH,
@@ -418,7 +430,8 @@ mod tests {
 
     #[test]
     fn inputs_are_pinned_only_with_a_known_image_and_without_exec() {
-        let image = Image { media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(), digest: Sha256Digest::EMPTY };
+        let image =
+            Image { media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(), digest: Sha256Digest::EMPTY };
         let exec = ExecRecord { argv: Sha256Digest::EMPTY, started_on: clock::now() };
         let pinned = Facts { image: Some(image), ..facts() };
         assert_eq!(level(&facts()), "D0");

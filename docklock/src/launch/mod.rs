@@ -9,15 +9,18 @@ mod container;
 mod executor;
 mod guardian;
 mod process;
+mod strays;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
+
+pub use guardian::end_launcher;
 
 use crate::cage::Fences;
 use crate::kernel;
@@ -213,7 +216,9 @@ impl Launcher {
         let request = Request::Create { id, root, bundle, console, no_pivot, cage };
         let (executor, theirs) = packet_pair()?;
         let conversation = self.ask(&request, streams, Some(theirs))?;
-        match conversation.answer()? {
+        let answer = conversation.answer();
+        strays::reap()?;
+        match answer? {
             Some(pid) => Ok(Created { pid, conversation, executor }),
             None => Err(LaunchError::LauncherGone { deed: request.deed() }),
         }
@@ -228,14 +233,21 @@ impl Launcher {
         let request = Request::Exec { id, root, process, console, cage };
         let deed = request.deed();
         let (executor, theirs) = packet_pair()?;
+        setsockopt(&executor, sockopt::PassCred, &true)
+            .map_err(|errno| LaunchError::System { deed: "ask for the sender of messages", source: errno.into() })?;
         let conversation = self.ask(&request, streams, Some(theirs))?;
-        let handover = take_listener(executor, deed, on_listener);
+        let mut failed = None;
+        let handover = take_listener(executor, deed, on_listener, &mut failed);
         let answer = conversation.answer();
         conversation.reap()?;
+        if let Some(pid) = failed {
+            reap_failed(pid)?;
+        }
+        strays::reap()?;
         match (handover, answer) {
             (Ok(()), Ok(Some(pid))) => Ok(pid),
             (Ok(()), Ok(None)) => Err(LaunchError::LauncherGone { deed }),
-            (Err(reason), Ok(Some(pid))) => {
+            (Err(reason), Ok(Some(pid))) if failed.is_none() => {
                 reap_failed(pid)?;
                 Err(reason)
             }
@@ -303,7 +315,8 @@ impl Created {
         let answer = conversation.answer();
         conversation.reap()?;
         answer?;
-        take_listener(executor, deed, on_listener)
+        // The task reaps its first process, however it ends.
+        take_listener(executor, deed, on_listener, &mut None)
     }
 
     /// Gives up a container that was never started; the caller deletes it.
@@ -359,11 +372,17 @@ fn reap_failed(pid: Pid) -> Result<(), LaunchError> {
     reap(pid, "reap a process that failed to start")
 }
 
-/// Receives the executor's messages up to its end of file, which says that execve(2) succeeded.
-fn take_listener(socket: OwnedFd, deed: &'static str, on_listener: impl FnOnce(OwnedFd)) -> Result<(), LaunchError> {
+/// Receives the executor's messages up to its end of file, which says that execve(2) succeeded. `failed` gets the process that says it
+/// could not, where the socket tells senders.
+fn take_listener(
+    socket: OwnedFd,
+    deed: &'static str,
+    on_listener: impl FnOnce(OwnedFd),
+    failed: &mut Option<Pid>,
+) -> Result<(), LaunchError> {
     let mut take = Some(on_listener);
     loop {
-        let (bytes, fds) = kernel::receive_with_fds(socket.as_fd(), PACKET_BYTES_MAX)
+        let (bytes, fds, sender) = kernel::receive_with_sender(socket.as_fd(), PACKET_BYTES_MAX)
             .map_err(|source| LaunchError::System { deed: "hear from the executor", source })?;
         if bytes.is_empty() && fds.is_empty() {
             // End of file: with a listener handed over the program runs; without one the executor was never reached.
@@ -377,6 +396,7 @@ fn take_listener(socket: OwnedFd, deed: &'static str, on_listener: impl FnOnce(O
             }
             None => {
                 let reason = String::from_utf8_lossy(&bytes).into_owned();
+                *failed = sender;
                 return Err(LaunchError::Refused { deed, reason });
             }
         }

@@ -69,6 +69,10 @@ fn delegate(socket: &OwnedFd, packet: &[u8], fds: Vec<OwnedFd>) {
         Ok(Some(child)) => answer(&reply, &Reply::Child { pid: child.as_raw() }),
         Err(error) => refused(format!("fork: {error}")),
         Ok(None) => {
+            // Helpers that outlive the shim would go on building a container for nobody.
+            if prctl::set_pdeathsig(Signal::SIGKILL).is_err() {
+                kernel::exit_now(70);
+            }
             // The guardian's own line must end with the guardian and the shim, not with a container.
             // SAFETY: this child owns its copy of the descriptor, uses it no more, and ends without running destructors.
             drop(unsafe { kernel::adopt_fd(socket.as_raw_fd()) });

@@ -27,6 +27,8 @@ use crate::streams::Streams;
 use crate::supervisor::Supervisor;
 use crate::{clock, kernel, seal};
 
+type ImageThread = JoinHandle<Result<Option<Image>, String>>;
+
 /// A container from its creation to its deletion.
 pub struct Task {
     pub(super) shared: Arc<Shared>,
@@ -43,7 +45,7 @@ pub struct Task {
     pub(super) rootfs: PathBuf,
     pub(super) layer: Option<PathBuf>,
     pub(super) intent: Intent,
-    pub(super) image: Mutex<Option<JoinHandle<Result<Option<Image>, String>>>>,
+    pub(super) image: Mutex<Option<ImageThread>>,
     /// What is mounted from the host; known before the start.
     pub(super) mounted: OnceLock<Mounted>,
     pub(super) phase: Mutex<Phase>,

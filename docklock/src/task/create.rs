@@ -66,7 +66,7 @@ pub(super) fn create(shared: &Arc<Shared>, request: CreateRequest) -> Result<Arc
     let home = Home::of(&shared.config.state_dir, request.boundary.as_str(), &request.id);
     make_home(&home, &request.id)?;
     let remains = Remains::new(&home.dir, group.clone());
-    orphan::sign_home(&home, &cgroup)?;
+    orphan::sign_home(&home, &cgroup, shared.launcher.pid())?;
     let intent = Intent::begin(shared, &request, &planned, &home, &cgroup);
     // From here on a failure must close the intent and remove what there is.
     match build(shared, request, planned, &home, group) {

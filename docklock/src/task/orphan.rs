@@ -16,6 +16,7 @@ use super::engine::Shared;
 use crate::cgroup::Group;
 use crate::clock;
 use crate::config::Config;
+use crate::launch::end_launcher;
 use crate::signer::{FileKey, Signer};
 use crate::spool::{self, Boundary, OpenIntent, ProcessRef, Spool, SpoolError};
 
@@ -26,6 +27,7 @@ const OWNER_FILE: &str = "owner.json";
 #[serde(deny_unknown_fields)]
 struct Owned {
     owner: ProcessRef,
+    launcher: ProcessRef,
     cgroup: String,
 }
 
@@ -67,6 +69,9 @@ fn sweep(spool: &Spool, signer: &dyn Signer, host_id: &str) -> Result<(), TaskEr
 }
 
 fn end(open: &OpenIntent) -> Result<(), TaskError> {
+    if let Some(owned) = owned(&open.state_dir) {
+        end_helpers(&owned, &clock::boot_id().map_err(SpoolError::from)?)?;
+    }
     for cgroup in &open.cgroups {
         Remains::new(&open.state_dir, Group::at(&cgroup.to_string_lossy())?).remove()?;
     }
@@ -82,8 +87,10 @@ pub(super) fn close_after(config: &Config, owner: Pid) {
 }
 
 /// Writes down in a container's directory who runs it: for the moment before its open intent says so.
-pub(super) fn sign_home(home: &Home, cgroup: &str) -> Result<(), TaskError> {
-    let owned = Owned { owner: ProcessRef::of(std::process::id())?, cgroup: cgroup.to_owned() };
+pub(super) fn sign_home(home: &Home, cgroup: &str, launcher: Pid) -> Result<(), TaskError> {
+    let owner = ProcessRef::of(std::process::id())?;
+    let launcher = ProcessRef::of(launcher.as_raw().unsigned_abs())?;
+    let owned = Owned { owner, launcher, cgroup: cgroup.to_owned() };
     let path = home.file(OWNER_FILE);
     let bytes = serde_json::to_vec(&owned)
         .map_err(|error| TaskError::Spec { path: path.clone(), reason: error.to_string() })?;
@@ -100,12 +107,24 @@ fn clear_homes(state_dir: &Path) -> Result<(), TaskError> {
         }
         for dir in entries(&boundary)? {
             // One without a readable note is still being made, or is not ours.
-            let Ok(note) = fs::read(dir.join(OWNER_FILE)) else { continue };
-            let Ok(owned) = serde_json::from_slice::<Owned>(&note) else { continue };
+            let Some(owned) = owned(&dir) else { continue };
             if !owned.owner.is_alive(&boot_id)? {
+                end_helpers(&owned, &boot_id)?;
                 Remains::new(&dir, Group::at(&owned.cgroup)?).remove()?;
             }
         }
+    }
+    Ok(())
+}
+
+fn owned(dir: &Path) -> Option<Owned> {
+    serde_json::from_slice(&fs::read(dir.join(OWNER_FILE)).ok()?).ok()
+}
+
+/// Ends the dead owner's launcher with its helpers: they would make anew what is removed here.
+fn end_helpers(owned: &Owned, boot_id: &str) -> Result<(), TaskError> {
+    if owned.launcher.is_alive(boot_id)? {
+        end_launcher(Pid::from_raw(owned.launcher.pid as i32));
     }
     Ok(())
 }
