@@ -8,7 +8,7 @@ use bpi_tests::command::{DEADLINE, run, wait};
 use bpi_tests::daemon::Version;
 use bpi_tests::terminal::Terminal;
 use bpi_tests::world::World;
-use bpi_tests::{Outcome, done, ensure};
+use bpi_tests::{Outcome, done, ensure, eventually};
 use sha2::{Digest, Sha256};
 
 pub const TESTS: &[(&str, crate::Test)] = &[
@@ -74,6 +74,15 @@ fn reader_leaves(world: &World, version: Version) -> Outcome {
     stdout.read_exact(&mut first).map_err(|error| format!("the container printed nothing: {error}"))?;
     child.kill().map_err(|error| format!("cannot kill ctr: {error}"))?;
     wait(&mut child, "ctr run", Duration::from_secs(30))?;
+    // It has filled every pipe on the way, and stands still, when its count of written bytes has stopped to grow.
+    let pid = namespace.pid("reader")?;
+    let (mut last, mut same) = (String::new(), 0);
+    eventually("the container waits for a reader", Duration::from_secs(20), || {
+        let now = std::fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+        (same > 10).then_some(())
+    })?;
     // Nobody reads any more: the container waits for room in the pipe, as it does under runc, and so outlives a restart of its client.
     namespace.ctr(&["tasks", "kill", "--signal", "SIGKILL", "reader"])?.ok()?;
     bpi_tests::records::all_closed(&namespace.daemon.spool, &namespace.name, Duration::from_secs(20))?;
