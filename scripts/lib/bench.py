@@ -121,7 +121,7 @@ def pss_kib(containerd: Containerd, name: str) -> dict:
     """PSS of everything that lives only for one idle container: its shim and the shim's children, not the workload."""
     identity = f"idle-{name}"
     containerd.ctr("run", "--detach", "--runtime", RUNTIMES[name], IMAGE, identity, "sleep", "1000")
-    time.sleep(1)  # idle means idle
+    time.sleep(4)  # a shim makes itself small after two seconds without work
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -34,6 +34,8 @@ const BLOCKING_THREADS_MAX: usize = 16;
 const BLOCKING_THREAD_IDLE: Duration = Duration::from_secs(1);
 /// How long the end waits for containerd to take the last events.
 const FAREWELL: Duration = Duration::from_secs(3);
+/// A shim that has had no container for this long was forgotten.
+const UNUSED_MAX: Duration = Duration::from_secs(60);
 
 /// Why there is no service.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +83,9 @@ pub fn serve(arguments: &Arguments) -> Result<(), ServeError> {
     let boundary = Boundary::new(&arguments.namespace)?;
     let listener = take_listener()?;
     let bundle = std::env::current_dir().map_err(ServeError::system("find the bundle"))?;
+    // The kernel named this process after /proc/self/exe.
+    nix::sys::prctl::set_name(c"docklock-shim")
+        .map_err(|errno| ServeError::system("name the process")(errno.into()))?;
     let config = Config::load(None);
     let configured = config.as_ref().ok().and_then(|config| config.log_level.parse().ok()).unwrap_or(LevelFilter::INFO);
     log::begin(&bundle, if arguments.debug { configured.max(LevelFilter::DEBUG) } else { configured });
@@ -151,10 +156,20 @@ async fn until_the_end(
         }
         events.deliver(&address).await;
     };
+    let mut watch = tokio::time::interval(UNUSED_MAX);
+    let mut unused = false;
     let farewell = async {
         loop {
             tokio::select! {
                 () = end.asked() => break,
+                _ = watch.tick() => {
+                    // Whoever started this shim may have died before it could tell containerd where it listens.
+                    if unused && tasks.is_empty() {
+                        tracing::warn!("no container for {} s: the shim ends", UNUSED_MAX.as_secs());
+                        end.ask();
+                    }
+                    unused = tasks.is_empty();
+                }
                 _ = terminate.recv() => end_if_idle(tasks, end, "SIGTERM"),
                 _ = interrupt.recv() => end_if_idle(tasks, end, "SIGINT"),
             }
