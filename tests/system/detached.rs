@@ -12,6 +12,7 @@ pub const TESTS: &[(&str, crate::Test)] = &[
     ("exec_runs_in_the_container_and_is_named_in_the_receipt", exec),
     ("exec_into_a_strict_container_is_refused", exec_refused),
     ("a_paused_container_says_so_and_goes_on_when_resumed", pause),
+    ("a_program_that_is_missing_is_named_and_the_container_can_still_end", missing_program),
 ];
 
 /// Flags for a container that may be entered.
@@ -36,6 +37,18 @@ fn lifecycle(world: &World, version: Version) -> Outcome {
     namespace.ctr(&["tasks", "delete", "stays"])?.ok()?;
     namespace.ctr(&["containers", "delete", "stays"])?.ok()?;
     all_closed(&daemon.spool, &namespace.name, Duration::from_secs(5))?;
+    namespace.leaves_nothing()?;
+    done()
+}
+
+/// The failed process must be reaped: a zombie in its process namespace would keep the container's first process from ending.
+fn missing_program(world: &World, version: Version) -> Outcome {
+    let namespace = world.daemon(version)?.namespace("missing")?;
+    namespace.start("host", ENTERABLE, &["sleep", "1000"])?;
+    let refused = namespace.ctr(&["tasks", "exec", "--exec-id", "none", "host", "/no/such/program"])?;
+    ensure(refused.code != 0, "exec of a missing program succeeded")?;
+    ensure(refused.error_text().contains("/no/such/program"), format!("not named: {}", refused.describe()))?;
+    namespace.remove("host")?;
     namespace.leaves_nothing()?;
     done()
 }

@@ -14,6 +14,7 @@ mod bad_input;
 mod cage;
 mod crowd;
 mod detached;
+mod events;
 mod exits;
 mod limits;
 mod pods;
@@ -30,6 +31,7 @@ const TESTS: &[(&str, &[(&str, Test)])] = &[
     ("exits", exits::TESTS),
     ("streams", streams::TESTS),
     ("detached", detached::TESTS),
+    ("events", events::TESTS),
     ("receipts", receipts::TESTS),
     ("cage", cage::TESTS),
     ("limits", limits::TESTS),

@@ -173,6 +173,7 @@ fn measure_outputs(task: &Task) -> Result<Outputs, TaskError> {
 /// Polls the first process and the memory alarm until the process has ended.
 fn wait_for_end(task: &Task, mut oom: Option<&OomWatch>) {
     let mut settled = false;
+    let mut told = 0;
     loop {
         let mut watched = vec![PollFd::new(task.pidfd.as_fd(), PollFlags::POLLIN)];
         if let Some((fd, events)) = oom.map(OomWatch::polled) {
@@ -193,21 +194,25 @@ fn wait_for_end(task: &Task, mut oom: Option<&OomWatch>) {
             Err(_) => return,
         }
         let ended = watched[0].any().unwrap_or(true);
-        if watched.get(1).is_some_and(|alarm| alarm.any().unwrap_or(false)) {
-            report_oom(task);
-            if oom.is_some_and(|oom| oom.acknowledge().is_err()) {
-                oom = None;
-            }
+        let alarmed = watched.get(1).is_some_and(|alarm| alarm.any().unwrap_or(false));
+        if alarmed || ended {
+            report_oom(task, &mut told);
         }
         if ended {
             return;
         }
+        if alarmed && oom.is_some_and(|oom| oom.acknowledge().is_err()) {
+            oom = None;
+        }
     }
 }
 
-/// The event may be late or early: only a process that was killed counts.
-fn report_oom(task: &Task) {
-    if task.group.oom_kills() > 0 {
+/// Tells of processes that were killed for want of memory since `told`. The alarm may ring early, late, or not before the end: the count
+/// decides.
+fn report_oom(task: &Task, told: &mut u64) {
+    let kills = task.group.oom_kills();
+    if kills > *told {
+        *told = kills;
         for callback in task.oom.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
             callback();
         }
