@@ -432,7 +432,7 @@ mod tests {
     fn inputs_are_pinned_only_with_a_known_image_and_without_exec() {
         let image =
             Image { media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(), digest: Sha256Digest::EMPTY };
-        let exec = ExecRecord { argv: Sha256Digest::EMPTY, started_on: clock::now() };
+        let exec = ExecRecord { argv: None, started_on: clock::now(), count: 1 };
         let pinned = Facts { image: Some(image), ..facts() };
         assert_eq!(level(&facts()), "D0");
         assert_eq!(level(&pinned), "D1");

@@ -171,7 +171,7 @@ fn what_is_claimed(page: &mut String, receipt: &Receipt) {
         line(page, &format!("Fence {} was absent: {}.", quiet(&fence.name), quiet(reason)));
     }
     if !assurance.execs.is_empty() {
-        let count = assurance.execs.len();
+        let count = assurance.execs.iter().fold(0_u64, |sum, exec| sum.saturating_add(exec.count));
         line(
             page,
             &format!(

@@ -84,14 +84,17 @@ pub struct Fence {
     pub reason: Option<String>,
 }
 
-/// One process that entered the running container.
+/// The processes with one argument array that entered the running container. A probe that comes every ten seconds is one record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExecRecord {
-    /// Digest of the JCS bytes of its argument array.
-    pub argv: Sha256Digest,
-    /// RFC 3339, UTC.
+    /// Digest of the JCS bytes of the argument array; absent in the one record for all arrays beyond those that are told apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub argv: Option<Sha256Digest>,
+    /// When the first of them entered: RFC 3339, UTC.
     pub started_on: String,
+    /// How many entered.
+    pub count: u64,
 }
 
 /// What only this host saw.

@@ -57,13 +57,30 @@ type Ending = Box<dyn FnOnce() + Send>;
 #[derive(Debug)]
 pub struct Supervisor {
     broker: Arc<Mutex<Broker>>,
-    threads: Mutex<Vec<JoinHandle<Result<(), SupervisorError>>>>,
+    watchers: Mutex<Watchers>,
+}
+
+/// The threads that answer, and the first failure of those that have ended.
+#[derive(Debug, Default)]
+struct Watchers {
+    running: Vec<JoinHandle<Result<(), SupervisorError>>>,
+    failure: Option<SupervisorError>,
+}
+
+impl Watchers {
+    /// Joins the threads that `ended` picks: one that is not joined keeps its stack.
+    fn join(&mut self, ended: impl FnMut(&mut JoinHandle<Result<(), SupervisorError>>) -> bool) {
+        for thread in self.running.extract_if(.., ended) {
+            let outcome = thread.join().unwrap_or(Err(SupervisorError::Panicked));
+            self.failure = self.failure.take().or(outcome.err());
+        }
+    }
 }
 
 impl Supervisor {
     /// A supervisor with nothing to watch yet.
     pub fn new(policy: Policy) -> Self {
-        Self { broker: Arc::new(Mutex::new(Broker::new(policy))), threads: Mutex::default() }
+        Self { broker: Arc::new(Mutex::new(Broker::new(policy))), watchers: Mutex::default() }
     }
 
     /// Answers the calls of `listener` until its last task is gone. `on_failure` runs if that cannot be done, and must end the tasks.
@@ -83,7 +100,10 @@ impl Supervisor {
                 outcome
             })
             .map_err(SupervisorError::Spawn)?;
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        let mut watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
+        // Each exec has a thread of its own, and a probed pod has many in its life.
+        watchers.join(|thread| thread.is_finished());
+        watchers.running.push(thread);
         Ok(())
     }
 
@@ -92,9 +112,10 @@ impl Supervisor {
     /// # Errors
     /// The first thread's failure: the counts are not complete then.
     pub fn finish(&self) -> Result<Counts, SupervisorError> {
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
-        for thread in threads {
-            thread.join().map_err(|_| SupervisorError::Panicked)??;
+        let mut watchers = std::mem::take(&mut *self.watchers.lock().unwrap_or_else(PoisonError::into_inner));
+        watchers.join(|_| true);
+        if let Some(failure) = watchers.failure {
+            return Err(failure);
         }
         let broker = self.broker.lock().map_err(|_| SupervisorError::Panicked)?;
         Ok(Counts { denied: broker.denied(), answered: broker.answered() })

@@ -23,6 +23,9 @@ use crate::seal::Ending;
 use crate::spans::span;
 use crate::streams::{Prepared, Streams};
 
+/// Most argument arrays that a receipt tells apart.
+const ARGVS_MAX: usize = 64;
+
 /// A prepared, running or ended process inside a container.
 pub struct Exec {
     task: Arc<Task>,
@@ -135,8 +138,8 @@ impl Exec {
     fn taint(&self) -> Result<(), TaskError> {
         let argv = canonical::to_bytes(&self.process.args().clone().unwrap_or_default())
             .map_err(crate::seal::SealError::from)?;
-        let record = ExecRecord { argv: Sha256Digest::of(&argv), started_on: clock::now() };
-        self.task.execs.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+        let mut execs = self.task.execs.lock().unwrap_or_else(PoisonError::into_inner);
+        note(&mut execs, Sha256Digest::of(&argv), clock::now());
         Ok(())
     }
 
@@ -233,6 +236,18 @@ impl Exec {
     }
 }
 
+/// Adds a process to the records: to that of its arguments, to a new one, or, beyond [`ARGVS_MAX`], to the one for all others. A pod that
+/// is probed for years has a receipt of the same size.
+fn note(execs: &mut Vec<ExecRecord>, argv: Sha256Digest, now: String) {
+    let known = execs.iter().position(|exec| exec.argv == Some(argv));
+    let others = || execs.iter().position(|exec| exec.argv.is_none());
+    let index = known.or_else(|| if execs.len() < ARGVS_MAX { None } else { others() });
+    match index {
+        Some(index) => execs[index].count += 1,
+        None => execs.push(ExecRecord { argv: (execs.len() < ARGVS_MAX).then_some(argv), started_on: now, count: 1 }),
+    }
+}
+
 /// Waits for a child's end.
 pub(super) fn reap(pid: Pid) -> Ending {
     loop {
@@ -252,5 +267,30 @@ pub(super) fn status_of(ending: Ending) -> u32 {
     match ending {
         Ending::Exited(code) => code.into(),
         Ending::Signaled(signal) => 128 + u32::from(signal),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_probe_that_comes_again_and_again_is_one_record() {
+        let mut execs = Vec::new();
+        for _ in 0..1000 {
+            note(&mut execs, Sha256Digest::of(b"probe"), String::new());
+        }
+        assert_eq!(execs.iter().map(|exec| exec.count).collect::<Vec<_>>(), [1000]);
+    }
+
+    #[test]
+    fn arguments_that_never_repeat_do_not_grow_the_receipt() {
+        let mut execs = Vec::new();
+        for number in 0..10_000_u32 {
+            note(&mut execs, Sha256Digest::of(&number.to_be_bytes()), String::new());
+        }
+        assert_eq!(execs.len(), ARGVS_MAX + 1);
+        assert_eq!(execs.iter().map(|exec| exec.count).sum::<u64>(), 10_000);
+        assert_eq!(execs.iter().filter(|exec| exec.argv.is_none()).count(), 1);
     }
 }

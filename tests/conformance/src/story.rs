@@ -254,5 +254,5 @@ pub fn long(signer: &Signer) -> Vec<Envelope> {
 
 /// A process that entered by exec.
 pub fn exec() -> ExecRecord {
-    ExecRecord { argv: digest("[\"sh\"]"), started_on: "2026-01-02T03:04:06Z".to_owned() }
+    ExecRecord { argv: Some(digest("[\"sh\"]")), started_on: "2026-01-02T03:04:06Z".to_owned(), count: 1 }
 }
