@@ -183,9 +183,10 @@ pub fn run(facts: &Facts) -> Run {
     }
 }
 
-/// D1 says that every input is pinned by a digest. An unknown image is not, and neither is what an exec brought in.
+/// D1 says that every input is pinned by a digest. An unknown image is not, nor a mount too large to measure, nor what an exec brought in.
 fn level(facts: &Facts) -> &'static str {
-    if facts.image.is_some() && facts.execs.is_empty() { "D1" } else { "D0" }
+    let unpinned = facts.sources.iter().any(|source| source.name == "mounts" && source.status == "uncontrolled");
+    if facts.image.is_some() && facts.execs.is_empty() && !unpinned { "D1" } else { "D0" }
 }
 
 /// By name. Where the plan and the run speak of one source, the weaker word holds: a receipt never claims more than either.
@@ -429,13 +430,14 @@ mod tests {
     }
 
     #[test]
-    fn inputs_are_pinned_only_with_a_known_image_and_without_exec() {
+    fn inputs_are_pinned_only_with_a_known_image_known_mounts_and_without_exec() {
         let image =
             Image { media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(), digest: Sha256Digest::EMPTY };
         let exec = ExecRecord { argv: None, started_on: clock::now(), count: 1 };
-        let pinned = Facts { image: Some(image), ..facts() };
+        let pinned = Facts { image: Some(image), sources: vec![source("mounts", "pinned")], ..facts() };
         assert_eq!(level(&facts()), "D0");
         assert_eq!(level(&pinned), "D1");
+        assert_eq!(level(&Facts { sources: vec![source("mounts", "uncontrolled")], ..pinned.clone() }), "D0");
         assert_eq!(level(&Facts { execs: vec![exec], ..pinned }), "D0");
     }
 
