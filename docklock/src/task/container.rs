@@ -327,7 +327,12 @@ impl Task {
     /// Answers a listener's calls; if that fails, the container ends without a receipt.
     pub(super) fn watch(self: &Arc<Self>, listener: OwnedFd) -> Result<(), TaskError> {
         let group = self.group.clone();
-        Ok(self.supervisor.watch(listener, Box::new(move || drop(group.kill_all())))?)
+        let end_it = move || {
+            if let Err(error) = group.kill_all() {
+                tracing::error!(%error, "a container without a supervisor could not be ended; its intercepted calls fail with ENOSYS");
+            }
+        };
+        Ok(self.supervisor.watch(listener, Box::new(end_it))?)
     }
 
     /// Prepares a further process inside the running container.
