@@ -14,6 +14,7 @@ pub mod cage;
 pub mod cgroup;
 pub mod clock;
 pub mod config;
+pub mod engine;
 pub mod filter;
 pub mod host;
 pub mod inputs;
