@@ -26,6 +26,17 @@ pub enum Class {
     Allow,
     /// Is refused with this errno, and counted.
     Deny(Errno),
-    /// Is counted, then runs.
-    Notify,
+    /// The engine answers or orders it. Only under [`crate::Schedule::Turns`]: without turns there is nothing to order, and it runs unseen.
+    Virtual,
+}
+
+impl Class {
+    /// The class a table's word stands for: `allow`, `virtual`, or the errno that refuses.
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "allow" => Some(Self::Allow),
+            "virtual" => Some(Self::Virtual),
+            errno => Errno::from_name(errno).map(Self::Deny),
+        }
+    }
 }

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use crate::Errno;
+use crate::Class;
 
 const DATA: &str = include_str!("../data/conditions-x86_64.tsv");
 
@@ -33,6 +33,8 @@ pub enum When {
     NoAslr,
     /// Where the profile has a network of any kind.
     Inet,
+    /// Where tasks take turns.
+    Turns,
 }
 
 /// One test of one argument.
@@ -49,8 +51,8 @@ pub struct Test {
 pub struct Clause {
     /// When it counts.
     pub when: When,
-    /// `None` lets the call pass, otherwise the errno that answers.
-    pub refusal: Option<Errno>,
+    /// What becomes of the call where it holds.
+    pub class: Class,
     tests: Vec<Test>,
 }
 
@@ -118,16 +120,20 @@ impl Clause {
         self.tests.iter().flat_map(|test| test.values.iter().map(|value| (test.arg, *value)))
     }
 
-    fn parse(when: &str, verdict: &str, tests: &str) -> Option<Self> {
+    fn parse(when: &str, class: &str, tests: &str) -> Option<Self> {
         let when = match when {
             "always" => When::Always,
             "aslr" => When::Aslr,
             "no-aslr" => When::NoAslr,
             "inet" => When::Inet,
+            "turns" => When::Turns,
             _ => return None,
         };
-        let refusal = if verdict == "allow" { None } else { Some(Errno::from_name(verdict)?) };
-        Some(Self { when, refusal, tests: tests.split(' ').map(Test::parse).collect::<Option<_>>()? })
+        Some(Self {
+            when,
+            class: Class::from_word(class)?,
+            tests: tests.split(' ').map(Test::parse).collect::<Option<_>>()?,
+        })
     }
 }
 
@@ -139,12 +145,12 @@ fn parse(data: &'static str) -> Result<BTreeMap<&'static str, Vec<Clause>>, &'st
     let mut conditions: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for line in data.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
         let mut columns = line.split('\t');
-        let (Some(name), Some(when), Some(verdict), Some(tests), None) =
+        let (Some(name), Some(when), Some(class), Some(tests), None) =
             (columns.next(), columns.next(), columns.next(), columns.next(), columns.next())
         else {
             return Err(line);
         };
-        conditions.entry(name).or_default().push(Clause::parse(when, verdict, tests).ok_or(line)?);
+        conditions.entry(name).or_default().push(Clause::parse(when, class, tests).ok_or(line)?);
     }
     Ok(conditions)
 }

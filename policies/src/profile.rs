@@ -23,6 +23,9 @@ pub const TEXT_BYTES_MAX: usize = 256 * 1024;
 /// `hostname` and `domainname` of a profile that leaves them to the specification.
 pub const FROM_SPEC: &str = "from-spec";
 
+/// The last second that RFC 3339 can write.
+const EPOCH_MAX: u64 = 253_402_300_799;
+
 const EMBEDDED: [(&str, &str); 3] = [
     ("strict", include_str!("../profiles/strict.toml")),
     ("standard", include_str!("../profiles/standard.toml")),
@@ -182,15 +185,78 @@ pub struct Rlimit {
     pub hard: u64,
 }
 
-/// Departures from the table's classes.
+/// Who decides which task runs when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// The host's kernel, in real time.
+    Host,
+    /// The engine: one task at a time, in logical time.
+    Turns,
+}
+
+/// What becomes of tasks that all wait for something that can never happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// The engine ends the run and says so.
+    End,
+    /// They wait: what is outside the cage may still move them.
+    Wait,
+}
+
+/// What becomes of a task that computes on while others wait for their turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Spin {
+    /// The engine ends the run and says so: any other way would not repeat.
+    End,
+    /// It is stopped in real time, and the receipt claims less.
+    Preempt,
+}
+
+/// What programs shall know of the processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CpuFeatures {
+    /// All it can do.
+    Host,
+    /// What every x86-64 processor can do, as far as libraries can be told by their environment.
+    Baseline,
+}
+
+/// How much a run may use, counted in the cage's own units: a run that exceeds one ends at the same place on every host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Budget {
+    /// System calls that the engine sees.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calls_max: Option<u64>,
+    /// Seconds of logical time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub virtual_seconds_max: Option<u64>,
+    /// Tasks that live at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tasks_max: Option<u64>,
+    /// Bytes of memory, mapped or shared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes_max: Option<u64>,
+    /// Bytes written to files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_bytes_max: Option<u64>,
+}
+
+/// Departures from the table's classes. A conditional call keeps its condition: of its classes, only those that do not refuse change.
+/// A changed call has the same class under either schedule, but without turns `virtual` is `allow`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SyscallChanges {
-    /// Calls that run unseen. A call with a condition keeps it.
+    /// Calls that run unseen.
     pub allow: BTreeSet<String>,
-    /// Calls that are counted, then run. A call with a condition keeps it.
-    pub notify: BTreeSet<String>,
-    /// Calls that are refused, and with what.
+    /// Calls that the engine answers or orders.
+    #[serde(rename = "virtual")]
+    pub virtualise: BTreeSet<String>,
+    /// Calls that are refused, condition or not, and with what.
     pub deny: BTreeMap<String, Errno>,
 }
 
@@ -201,6 +267,18 @@ pub struct Profile {
     /// What it is for, one sentence.
     #[serde(skip_serializing)]
     pub description: String,
+    /// Who decides which task runs when.
+    pub schedule: Schedule,
+    /// Logical time at the start, in seconds since 1970.
+    pub epoch: u64,
+    /// Notifications after which a turn passes if another task can run.
+    pub quantum: u32,
+    /// What a deadlock means.
+    pub on_deadlock: Outcome,
+    /// What a spinning task means.
+    pub on_spin: Spin,
+    /// What programs shall know of the processor.
+    pub cpu_features: CpuFeatures,
     /// Reach of the network.
     pub network: Network,
     /// Whether processes may enter later.
@@ -237,6 +315,9 @@ pub struct Profile {
     /// Cgroup limits.
     #[serde(default)]
     pub limits: Limits,
+    /// Logical budgets.
+    #[serde(default)]
+    pub budget: Budget,
     /// Resource limits by their `RLIMIT_` names.
     #[serde(default)]
     pub rlimits: BTreeMap<String, Rlimit>,
@@ -258,6 +339,21 @@ pub struct Policy {
 impl std::fmt::Debug for Policy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Policy({} {:?})", self.name, self.digest)
+    }
+}
+
+impl Budget {
+    /// Every budget by its field's name.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, Option<u64>)> {
+        let Self { calls_max, virtual_seconds_max, tasks_max, memory_bytes_max, file_bytes_max } = *self;
+        [
+            ("calls_max", calls_max),
+            ("virtual_seconds_max", virtual_seconds_max),
+            ("tasks_max", tasks_max),
+            ("memory_bytes_max", memory_bytes_max),
+            ("file_bytes_max", file_bytes_max),
+        ]
+        .into_iter()
     }
 }
 
@@ -366,6 +462,15 @@ fn check(name: &str, profile: &Profile) -> Result<(), PolicyError> {
     if profile.umask > 0o777 {
         return wrong("umask", format!("{:o}", profile.umask), "the highest is 777 (octal)");
     }
+    if profile.epoch > EPOCH_MAX {
+        return wrong("epoch", profile.epoch.to_string(), "the highest is 253402300799, the end of the year 9999");
+    }
+    if profile.quantum == 0 {
+        return wrong("quantum", profile.quantum.to_string(), "a turn is one notification at least");
+    }
+    if let Some(zero) = profile.budget.named().find(|(_, max)| *max == Some(0)) {
+        return wrong("budget", zero.0.to_owned(), "a budget of nothing runs nothing; leave it out for no budget");
+    }
     if let Some(capability) = profile.capabilities.iter().find(|capability| !capability.starts_with("CAP_")) {
         return wrong("capabilities", capability.clone(), "a capability is spelled CAP_…");
     }
@@ -396,7 +501,7 @@ fn resolve(name: &str, profile: &Profile) -> Result<BTreeMap<u32, Rule>, PolicyE
     let changes = &profile.syscalls;
     let lists = [
         ("allow", changes.allow.iter().collect::<Vec<_>>()),
-        ("notify", changes.notify.iter().collect()),
+        ("virtual", changes.virtualise.iter().collect()),
         ("deny", changes.deny.keys().collect()),
     ];
     let mut seen = BTreeSet::new();
@@ -420,25 +525,40 @@ fn resolve(name: &str, profile: &Profile) -> Result<BTreeMap<u32, Rule>, PolicyE
 
 fn rule(profile: &Profile, row: &'static syscalls::Row) -> Rule {
     let changes = &profile.syscalls;
-    let class = match changes.deny.get(row.name) {
-        Some(errno) => Class::Deny(*errno),
-        None if changes.allow.contains(row.name) => Class::Allow,
-        None if changes.notify.contains(row.name) => Class::Notify,
-        None => row.class,
+    let unconditional = |class| Rule { nr: row.nr, name: row.name, class, clauses: Vec::new() };
+    if let Some(errno) = changes.deny.get(row.name) {
+        return unconditional(Class::Deny(*errno));
+    }
+    let changed = if changes.allow.contains(row.name) {
+        Some(Class::Allow)
+    } else if changes.virtualise.contains(row.name) {
+        Some(Class::Virtual)
+    } else {
+        None
     };
+    let effective = |class| match (class, profile.schedule) {
+        (Class::Virtual, Schedule::Host) => Class::Allow,
+        (class, _) => class,
+    };
+    let Some(condition) = row.condition else {
+        return unconditional(effective(changed.unwrap_or(row.class(profile.schedule))));
+    };
+    // A changed class must not open what the condition refuses.
+    let class = |class| effective(if matches!(class, Class::Deny(_)) { class } else { changed.unwrap_or(class) });
     let counts = |when| match when {
         When::Always => true,
         When::Aslr => !profile.no_aslr,
         When::NoAslr => profile.no_aslr,
         When::Inet => profile.network != Network::None,
+        When::Turns => profile.schedule == Schedule::Turns,
     };
-    let clauses = match class {
-        Class::Deny(_) => None,
-        Class::Allow | Class::Notify => row.condition.map(|condition| {
-            condition::clauses(condition).into_iter().flatten().filter(|clause| counts(clause.when)).collect()
-        }),
+    let counting = condition::clauses(condition).into_iter().flatten().filter(|clause| counts(clause.when));
+    let rule = Rule {
+        clauses: counting.map(|clause| (class(clause.class), clause)).collect(),
+        ..unconditional(class(row.class(profile.schedule)))
     };
-    Rule { nr: row.nr, name: row.name, class, refusal: row.refusal, clauses }
+    // Nothing is left to look at, and the kernel answers an unconditional call from its bitmap.
+    if rule.clauses.iter().all(|(class, _)| *class == rule.class) { unconditional(rule.class) } else { rule }
 }
 
 #[derive(Serialize)]

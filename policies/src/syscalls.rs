@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use crate::{Class, Errno};
+use crate::{Class, Schedule};
 
 const DATA: &str = include_str!("../data/syscalls-x86_64.tsv");
 
@@ -16,10 +16,10 @@ pub struct Row {
     pub nr: u32,
     /// The kernel's name.
     pub name: &'static str,
-    /// What becomes of it, where its condition holds.
-    pub class: Class,
-    /// What answers where the condition does not hold.
-    pub refusal: Errno,
+    /// What becomes of it where scheduling is the host's and no clause of its condition holds.
+    pub host: Class,
+    /// What becomes of it where tasks take turns and no clause of its condition holds.
+    pub turns: Class,
     /// Name of its condition.
     pub condition: Option<&'static str>,
     /// Why.
@@ -29,23 +29,25 @@ pub struct Row {
 impl Row {
     fn parse(line: &'static str) -> Option<Self> {
         let columns: Vec<&str> = line.split('\t').collect();
-        let [nr, name, class, errno, condition, reason] = columns[..] else { return None };
-        let named = match errno {
-            "-" => None,
-            name => Some(Errno::from_name(name)?),
+        let [nr, name, host, turns, condition, reason] = columns[..] else { return None };
+        let row = Self {
+            nr: nr.parse().ok()?,
+            name,
+            // Without turns there is no engine to answer.
+            host: Class::from_word(host).filter(|class| *class != Class::Virtual)?,
+            turns: Class::from_word(turns)?,
+            condition: (condition != "-").then_some(condition),
+            reason,
         };
-        let condition = (condition != "-").then_some(condition);
-        let class = match (class, named) {
-            ("allow", _) => Class::Allow,
-            ("notify", _) => Class::Notify,
-            ("deny", Some(errno)) => Class::Deny(errno),
-            _ => return None,
-        };
-        // A condition without an errno, or the other way round, is a row that forgot to say what happens.
-        let complete = matches!(class, Class::Deny(_)) && condition.is_none() || named.is_some() == condition.is_some();
-        let row =
-            Self { nr: nr.parse().ok()?, name, class, refusal: named.unwrap_or(Errno::ENOSYS), condition, reason };
-        (complete && !reason.is_empty()).then_some(row)
+        (!reason.is_empty()).then_some(row)
+    }
+
+    /// What becomes of it under `schedule` where no clause of its condition holds.
+    pub fn class(&self, schedule: Schedule) -> Class {
+        match schedule {
+            Schedule::Host => self.host,
+            Schedule::Turns => self.turns,
+        }
     }
 }
 
@@ -89,21 +91,28 @@ mod tests {
     fn every_condition_a_row_names_exists_and_lets_something_pass() {
         for name in table().iter().filter_map(|row| row.condition) {
             let clauses = condition::clauses(name).unwrap();
-            assert!(clauses.iter().any(|clause| clause.refusal.is_none()), "{name}");
+            assert!(clauses.iter().any(|clause| !matches!(clause.class, Class::Deny(_))), "{name}");
         }
     }
 
     #[test]
     fn calls_that_stand_or_fall_together_have_one_class() {
         for pair in [["pkey_alloc", "pkey_free"], ["io_uring_setup", "io_uring_enter"], ["faccessat", "faccessat2"]] {
-            assert_eq!(named(pair[0]).unwrap().class, named(pair[1]).unwrap().class, "{pair:?}");
+            let [one, other] = pair.map(|name| named(name).unwrap());
+            assert_eq!((one.host, one.turns), (other.host, other.turns), "{pair:?}");
         }
     }
 
     #[test]
     fn an_incomplete_row_is_refused() {
-        assert_eq!(Row::parse("1\twrite\tallow\tEPERM\t-\twhy"), None);
-        assert_eq!(Row::parse("1\twrite\tdeny\t-\t-\twhy"), None);
-        assert_eq!(Row::parse("1\twrite\tallow\t-\t-\t"), None);
+        assert!(Row::parse("1\twrite\tallow\tvirtual\t-\twhy").is_some());
+        for wrong in [
+            "1\twrite\tvirtual\tvirtual\t-\twhy",
+            "1\twrite\tallow\tdeny\t-\twhy",
+            "1\twrite\tallow\t-\twhy",
+            "1\twrite\tallow\tvirtual\t-\t",
+        ] {
+            assert_eq!(Row::parse(wrong), None, "{wrong:?}");
+        }
     }
 }

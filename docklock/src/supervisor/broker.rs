@@ -50,7 +50,7 @@ impl Broker {
             Class::Allow => {
                 Decision { reply: Reply::Errno(libc::ENOSYS), tally: Tally::Denied { syscall, errno: "ENOSYS" } }
             }
-            Class::Notify => Decision { reply: Reply::Continue, tally: Tally::Answered { syscall } },
+            Class::Virtual => Decision { reply: Reply::Continue, tally: Tally::Answered { syscall } },
         }
     }
 
@@ -104,7 +104,7 @@ mod tests {
         let broker = broker();
         for nr in 0..1024 {
             let call = call(nr);
-            if !matches!(broker.policy.decide(&call), Class::Notify) {
+            if !matches!(broker.policy.decide(&call), Class::Virtual) {
                 assert!(matches!(broker.decide(&call).reply, Reply::Errno(errno) if errno > 0), "{nr}");
             }
         }

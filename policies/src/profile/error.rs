@@ -34,7 +34,7 @@ pub enum PolicyError {
     Syscall {
         /// The profile.
         name: String,
-        /// `allow`, `notify` or `deny`.
+        /// `allow`, `virtual` or `deny`.
         list: &'static str,
         /// The refused name.
         syscall: String,

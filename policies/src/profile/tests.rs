@@ -32,9 +32,9 @@ fn the_digests_of_the_embedded_profiles_are_known() {
 }
 
 const GOLDEN: [&str; 3] = [
-    "923c2006d07f333925f374c6da3dce34a7102af2b761c5c33296d7c352856eea",
-    "89310682611f9c50b2b502157ab2e04f5266b3c9094aa2de3059093f1257a315",
-    "f93449205969858037d5270f870122044a4e6164e1afa3c28280a92c36ca1d63",
+    "91651957afaec895b411624ea01a6949334bfd54f94996242bfe9195fefdcb28",
+    "af03fe0d20691512ac03977ce011111382dc494ae5da398bc6cc4d61fe0502bf",
+    "d3549248421a13dc5e2148f6dd6f02e2c4ac1bb2a288ca214e2bd1d28c5fa9f6",
 ];
 
 #[test]
@@ -188,7 +188,7 @@ fn the_calls_every_program_makes_are_allowed_whatever_their_arguments() {
     for name in hot.split_whitespace() {
         for policy in Policy::embedded_names().filter_map(Policy::embedded) {
             let rule = policy.rules().find(|rule| rule.name == name).unwrap();
-            assert_eq!((rule.class, &rule.clauses), (Class::Allow, &None), "{name}");
+            assert_eq!((rule.class, rule.clauses.len()), (Class::Allow, 0), "{name}");
         }
     }
 }
