@@ -12,22 +12,34 @@ use std::time::SystemTime;
 
 use bpi_protocol::canonical::CanonicalError;
 use bpi_protocol::chain::{Record, RecordError};
+use bpi_protocol::claim;
 use bpi_protocol::digest::Sha256Digest;
-use bpi_protocol::receipt::{Abort, Assurance, ChainLink, ExecRecord, Fence, Host, Intent, Observed, Receipt, Source};
+use bpi_protocol::receipt::{
+    Abort, Assurance, ChainLink, ExecRecord, Fence, Host, HostVector, Intent, Observed, Receipt, Source,
+};
 use bpi_protocol::run::{
     CageRef, CallCount, ConfigRef, Image, Input, Outputs, Params, RUN_TYPE, Run, RunResult, RuntimeRef, StreamDigest,
+    Trace,
 };
+use bpi_protocol::schema::ESCAPES_MAX;
 use sha2::{Digest as _, Sha256};
 
 use crate::clock::{self, ClockError};
+use crate::engine::report::Report;
 use crate::signer::Signer;
 
 /// `runtime.name` in every run.
 pub const RUNTIME_NAME: &str = "docklock";
 /// `runtime.abi`: raised whenever the same program could observe anything different.
-pub const RUNTIME_ABI: u64 = 1;
+///
+/// 1: namespaces, limits and a filter. 2: the cage answers clocks, entropy, metadata and order itself.
+pub const RUNTIME_ABI: u64 = 2;
 /// Version and commit of this build, `0.1.0 (0123456789ab)`.
 pub const VERSION: &str = env!("DOCKLOCK_VERSION");
+/// `schedule` of a run that the kernel ordered.
+const HOST_SCHEDULE: &str = "host";
+/// Longest sentence of the engine's that goes into a record: at most 4 bytes a character, so within [`bpi_protocol::schema::TEXT_BYTES_MAX`].
+const SENTENCE_CHARS_MAX: usize = 1000;
 /// `platform` of every run.
 const PLATFORM: &str = "linux/amd64";
 
@@ -93,6 +105,8 @@ pub struct Facts {
     pub env: Sha256Digest,
     /// Further inputs: `stdin`, mounted files and trees.
     pub inputs: Vec<Input>,
+    /// Seed, epoch and scheduler of the plan.
+    pub params: Params,
     /// Logical budgets by name.
     pub limits: BTreeMap<String, u64>,
     /// How it ended.
@@ -103,11 +117,10 @@ pub struct Facts {
     pub stderr: StreamDigest,
     /// The files it left behind.
     pub outputs: Outputs,
-    /// Calls the cage refused.
-    pub denied: Vec<CallCount>,
-    /// Calls the cage answered itself.
-    pub virtualised: Vec<CallCount>,
-    /// Sources of nondeterminism and their status.
+    /// What the engine saw and did.
+    pub report: Report,
+    /// Sources of nondeterminism and their status by the plan and by what was measured. Where the engine's report speaks of one, it
+    /// saw the run and its word holds.
     pub sources: Vec<Source>,
     /// Fences and their status.
     pub fences: Vec<Fence>,
@@ -119,6 +132,8 @@ pub struct Facts {
     pub finished: SystemTime,
     /// `uname -r`.
     pub kernel: String,
+    /// What this host can do, and its CPU.
+    pub host_vector: Option<HostVector>,
     /// CPU time of the whole container, where the host counts it.
     pub cpu_usec: Option<u64>,
     /// Highest memory use of the whole container, where the host counts it.
@@ -134,7 +149,6 @@ pub struct Facts {
 /// # Errors
 /// [`SealError::Clock`] for a time that RFC 3339 cannot write.
 pub fn receipt(facts: &Facts, chain: ChainLink, host: Host) -> Result<Receipt, SealError> {
-    let (sources, fences) = (weakest_sources(&facts.sources), weakest_fences(&facts.fences));
     let observed = Observed {
         container_id: facts.container_id.clone(),
         runtime_version: facts.runtime.version.clone(),
@@ -146,8 +160,29 @@ pub fn receipt(facts: &Facts, chain: ChainLink, host: Host) -> Result<Receipt, S
         memory_peak_bytes: facts.memory_peak_bytes,
         output_undelivered: facts.output_undelivered,
     };
-    let assurance = Assurance { level: level(facts).to_owned(), sources, fences, execs: facts.execs.clone() };
-    Ok(Receipt { run: run(facts), assurance, observed, host, chain })
+    let run = run(facts);
+    let assurance = assurance(facts, &run);
+    Ok(Receipt { run, assurance, observed, host, chain })
+}
+
+/// Why a run that has ended gets an abort and no receipt, if so: the engine ended it, so what came out is not what the program made.
+pub fn refusal(facts: &Facts) -> Option<String> {
+    facts.report.ended_by.as_ref().map(|reason| clip(reason))
+}
+
+fn assurance(facts: &Facts, run: &Run) -> Assurance {
+    let mut assurance = Assurance {
+        level: String::new(),
+        sources: sources(facts),
+        fences: weakest_fences(&facts.fences),
+        execs: facts.execs.clone(),
+        schedule: Some(facts.report.schedule.clone()),
+        host_vector: facts.host_vector.clone(),
+        escapes: escapes(&facts.report.escapes),
+        counters: facts.report.counters.clone(),
+    };
+    assurance.level = claim::strongest(run, &assurance).as_str().to_owned();
+    assurance
 }
 
 /// The deterministic core of a run.
@@ -168,7 +203,7 @@ pub fn run(facts: &Facts) -> Run {
         cage: facts.cage.clone(),
         runtime: RuntimeRef { name: RUNTIME_NAME.to_owned(), abi: RUNTIME_ABI },
         inputs,
-        params: Params { seed: None, epoch: None, schedule: "host".to_owned() },
+        params: params(facts),
         limits: facts.limits.clone(),
         result: RunResult {
             exit_code,
@@ -177,16 +212,56 @@ pub fn run(facts: &Facts) -> Run {
             stderr: facts.stderr.clone(),
             outputs: facts.outputs.clone(),
         },
-        trace: None,
-        denied: sorted(&facts.denied),
-        virtualised: sorted(&facts.virtualised),
+        trace: facts.report.trace.as_ref().filter(|_| by_turns(facts)).map(|root| Trace {
+            alg: root.alg.clone(),
+            digest: root.digest.clone(),
+            events: root.events,
+            format: root.format.clone(),
+        }),
+        denied: sorted(&facts.report.denied),
+        virtualised: sorted(&facts.report.answered),
     }
 }
 
-/// D1 says that every input is pinned by a digest. An unknown image is not, nor a mount too large to measure, nor what an exec brought in.
-fn level(facts: &Facts) -> &'static str {
-    let unpinned = facts.sources.iter().any(|source| source.name == "mounts" && source.status == "uncontrolled");
-    if facts.image.is_some() && facts.execs.is_empty() && !unpinned { "D1" } else { "D0" }
+/// Whether the engine ordered the tasks, whatever was planned.
+fn by_turns(facts: &Facts) -> bool {
+    facts.report.schedule != HOST_SCHEDULE
+}
+
+/// The plan's parameters, as far as they came into force: a run that the kernel scheduled used neither seed nor epoch.
+fn params(facts: &Facts) -> Params {
+    if by_turns(facts) {
+        facts.params.clone()
+    } else {
+        Params { seed: None, epoch: None, schedule: HOST_SCHEDULE.to_owned() }
+    }
+}
+
+/// By name: what the engine saw, and of the rest what was planned and measured.
+fn sources(facts: &Facts) -> Vec<Source> {
+    let seen = &facts.report.sources;
+    let unseen = facts.sources.iter().filter(|source| !seen.contains_key(&source.name)).cloned();
+    let seen = seen.iter().map(|(name, status)| Source { name: name.clone(), status: status.clone() });
+    weakest_sources(&unseen.chain(seen).collect::<Vec<_>>())
+}
+
+/// Sorted, each once, and no more than a receipt may list: the last place tells how many were left out.
+fn escapes(found: &[String]) -> Vec<String> {
+    let mut escapes: Vec<String> = found.iter().map(|sentence| clip(sentence)).collect();
+    escapes.sort();
+    escapes.dedup();
+    if escapes.len() > ESCAPES_MAX {
+        let left_out = escapes.len() - (ESCAPES_MAX - 1);
+        escapes.truncate(ESCAPES_MAX - 1);
+        escapes.push(format!("{left_out} further escapes are not listed"));
+        escapes.sort();
+    }
+    escapes
+}
+
+/// A sentence that a record may hold, if it is not empty.
+fn clip(sentence: &str) -> String {
+    sentence.chars().take(SENTENCE_CHARS_MAX).collect()
 }
 
 /// By name. Where the plan and the run speak of one source, the weaker word holds: a receipt never claims more than either.
@@ -329,6 +404,7 @@ fn write_cached(path: &Path, digest: Sha256Digest) -> io::Result<()> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::engine::report::TraceRoot;
 
     fn stream() -> StreamDigest {
         StreamDigest { digest: Sha256Digest::EMPTY, bytes: 0 }
@@ -351,17 +427,21 @@ mod tests {
             argv: Sha256Digest::of(b"argv"),
             env: Sha256Digest::of(b"env"),
             inputs: vec![Input { name: "stdin".to_owned(), digest: Sha256Digest::EMPTY }],
+            params: Params { seed: None, epoch: None, schedule: "host".to_owned() },
             limits: BTreeMap::new(),
             ending: Ending::Exited(7),
             stdout: stream(),
             stderr: stream(),
             outputs: crate::outputs::nothing(),
-            denied: vec![
-                call("mount", Some("EPERM"), 2),
-                call("bpf", Some("EPERM"), 1),
-                call("mount", Some("EPERM"), 3),
-            ],
-            virtualised: Vec::new(),
+            report: Report {
+                denied: vec![
+                    call("mount", Some("EPERM"), 2),
+                    call("bpf", Some("EPERM"), 1),
+                    call("mount", Some("EPERM"), 3),
+                ],
+                schedule: "host".to_owned(),
+                ..Report::default()
+            },
             sources: vec![
                 source("mounts", "pinned"),
                 source("clock", "uncontrolled"),
@@ -379,6 +459,7 @@ mod tests {
             started: SystemTime::UNIX_EPOCH,
             finished: SystemTime::UNIX_EPOCH,
             kernel: "6.1".to_owned(),
+            host_vector: None,
             cpu_usec: None,
             memory_peak_bytes: None,
             output_undelivered: false,
@@ -429,16 +510,95 @@ mod tests {
         assert_eq!(run(&one), run(&other));
     }
 
+    fn level(facts: &Facts) -> String {
+        receipt(facts, link(), this_host()).unwrap().assurance.level
+    }
+
+    fn image() -> Option<Image> {
+        let media_type = "application/vnd.oci.image.manifest.v1+json".to_owned();
+        Some(Image { media_type, digest: Sha256Digest::EMPTY })
+    }
+
+    /// Facts of a run in which nothing was left open.
+    fn caged() -> Facts {
+        let root = TraceRoot {
+            alg: "blake3".to_owned(),
+            digest: "0".repeat(64),
+            events: 3,
+            format: "docklock-trace/1".to_owned(),
+        };
+        let sources = claim::SOURCES.map(|name| (name.to_owned(), "controlled".to_owned()));
+        Facts {
+            image: image(),
+            params: Params {
+                seed: Some(Sha256Digest::EMPTY),
+                epoch: Some(1_640_995_200),
+                schedule: "turns".to_owned(),
+            },
+            report: Report {
+                trace: Some(root),
+                sources: sources.into(),
+                schedule: "single".to_owned(),
+                ..Report::default()
+            },
+            ..facts()
+        }
+    }
+
     #[test]
     fn inputs_are_pinned_only_with_a_known_image_known_mounts_and_without_exec() {
-        let image =
-            Image { media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(), digest: Sha256Digest::EMPTY };
         let exec = ExecRecord { argv: None, started_on: clock::now(), count: 1 };
-        let pinned = Facts { image: Some(image), sources: vec![source("mounts", "pinned")], ..facts() };
+        let pinned = Facts { image: image(), sources: vec![source("mounts", "pinned")], ..facts() };
         assert_eq!(level(&facts()), "D0");
         assert_eq!(level(&pinned), "D1");
         assert_eq!(level(&Facts { sources: vec![source("mounts", "uncontrolled")], ..pinned.clone() }), "D0");
         assert_eq!(level(&Facts { execs: vec![exec], ..pinned }), "D0");
+    }
+
+    #[test]
+    fn a_run_that_the_cage_ordered_wholly_is_d3_and_its_receipt_keeps_every_rule() {
+        let receipt = receipt(&caged(), link(), this_host()).unwrap();
+        receipt_statement(&receipt).unwrap();
+        assert_eq!((receipt.assurance.level.as_str(), receipt.run.params), ("D3", caged().params));
+        assert_eq!(receipt.run.trace.unwrap().events, 3);
+    }
+
+    #[test]
+    fn of_a_source_the_engine_has_the_last_word() {
+        let mut facts = Facts { sources: vec![source("network", "uncontrolled")], ..caged() };
+        facts.report.sources.insert("network".to_owned(), "not-exercised".to_owned());
+        assert_eq!(level(&facts), "D3");
+        facts.report.sources.insert("network".to_owned(), "uncontrolled".to_owned());
+        facts.sources = vec![source("network", "controlled")];
+        assert_eq!(level(&facts), "D1");
+    }
+
+    #[test]
+    fn a_run_that_the_kernel_ordered_used_no_seed_and_has_no_trace() {
+        let mut facts = caged();
+        facts.report.schedule = "host".to_owned();
+        let receipt = receipt(&facts, link(), this_host()).unwrap();
+        receipt_statement(&receipt).unwrap();
+        assert_eq!((receipt.run.params.seed, receipt.run.trace, receipt.assurance.level.as_str()), (None, None, "D1"));
+    }
+
+    #[test]
+    fn more_escapes_than_a_receipt_may_list_are_counted() {
+        let mut facts = caged();
+        facts.report.escapes = (0..100).map(|number| format!("escape {number:03}")).collect();
+        let receipt = receipt(&facts, link(), this_host()).unwrap();
+        receipt_statement(&receipt).unwrap();
+        let escapes = &receipt.assurance.escapes;
+        assert_eq!((escapes.len(), escapes[0].as_str()), (ESCAPES_MAX, "37 further escapes are not listed"));
+        assert_eq!(receipt.assurance.level, "D1");
+    }
+
+    #[test]
+    fn a_run_that_the_engine_ended_is_no_receipt() {
+        let mut facts = caged();
+        assert_eq!(refusal(&facts), None);
+        facts.report.ended_by = Some("all 2 tasks wait for each other".to_owned());
+        assert_eq!(refusal(&facts).unwrap(), "all 2 tasks wait for each other");
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 pub mod canonical;
 pub mod chain;
+pub mod claim;
 pub mod digest;
 pub mod envelope;
 pub mod evidence;

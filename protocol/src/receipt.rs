@@ -3,7 +3,9 @@
 //! An intent is durable before the workload's first instruction; a receipt or an abort closes it. So a crash, a `kill -9` or
 //! a full disk leaves a gap that can be proved, never silence.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::digest::Sha256Digest;
 use crate::run::Run;
@@ -51,7 +53,7 @@ pub struct Receipt {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Assurance {
-    /// `D0` … `D3`.
+    /// `D0` … `D3`: never more than [`crate::claim::strongest`] of the rest.
     pub level: String,
     /// Each source of nondeterminism and its status, sorted by name.
     pub sources: Vec<Source>,
@@ -59,6 +61,58 @@ pub struct Assurance {
     pub fences: Vec<Fence>,
     /// Processes that entered by exec after the start; not empty means that a person or a probe could have changed the result.
     pub execs: Vec<ExecRecord>,
+    /// Who ordered the tasks: `host` (the kernel), `single` (there was nothing to order), `serial-syscall`, `serial-branch` or `witnessed`.
+    /// Absent in records older than the cage's own scheduler.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
+    /// What this host could enforce and what its CPU is; absent in older records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_vector: Option<HostVector>,
+    /// One sentence for each point at which the run left the deterministic path, sorted; left out when there is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "some_entries")]
+    pub escapes: Vec<String>,
+    /// What was counted on the way (`notifications`, `turns`, …). It may depend on the host; left out when there is none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "some_counters")]
+    pub counters: BTreeMap<String, u64>,
+}
+
+impl Assurance {
+    /// Status of the source of that name.
+    pub fn source(&self, name: &str) -> Option<&str> {
+        self.sources.iter().find(|source| source.name == name).map(|source| source.status.as_str())
+    }
+}
+
+/// What a host can do for determinism, and the CPU that its runs see.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HostVector {
+    /// What the CPU calls itself, for people.
+    pub cpu_model: String,
+    /// Digest of what CPUID answers to a program, without what names one core of many.
+    pub cpuid: Sha256Digest,
+    /// `uname -r`.
+    pub kernel: String,
+    /// RDTSC can be trapped (prctl(2), PR_SET_TSC).
+    pub tsc_trap: bool,
+    /// CPUID can be trapped (arch_prctl(2), ARCH_CPUID).
+    pub cpuid_fault: bool,
+    /// Whether retired conditional branches are counted alike each time: `exact`, `inexact` or `absent`.
+    pub branch_counter: String,
+    /// Security modules in force, sorted.
+    pub lsms: Vec<String>,
+}
+
+/// An empty list has one spelling: none. So one value has one digest.
+fn some_entries<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let list = Vec::deserialize(deserializer)?;
+    if list.is_empty() { Err(serde::de::Error::custom("an empty list of escapes is left out")) } else { Ok(list) }
+}
+
+/// As [`some_entries`].
+fn some_counters<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, u64>, D::Error> {
+    let map = BTreeMap::deserialize(deserializer)?;
+    if map.is_empty() { Err(serde::de::Error::custom("an empty set of counters is left out")) } else { Ok(map) }
 }
 
 /// Status of one source of nondeterminism: `controlled`, `pinned`, `witnessed`, `uncontrolled` or `not-exercised`.

@@ -40,7 +40,7 @@ pub struct Run {
     pub limits: BTreeMap<String, u64>,
     /// How it ended and what it produced.
     pub result: RunResult,
-    /// Root over canonical system call events; absent while the cage does not order them.
+    /// Root over canonical system call events; absent where the cage does not order them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Trace>,
     /// System calls the cage refused, sorted by name, then errno.
@@ -102,13 +102,14 @@ pub struct Input {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Params {
-    /// Entropy seed; absent while the cage passes the host's randomness through.
+    /// Entropy seed; absent where the cage passes the host's randomness through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<Sha256Digest>,
-    /// Start of the guest clock, seconds since 1970; absent while the guest reads the host's clock.
+    /// Start of the guest clock, seconds since 1970; absent where the guest reads the host's clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<u64>,
-    /// `host` while the kernel schedules; otherwise the class of the cage's own scheduler.
+    /// `host` where the kernel schedules, `turns` where the cage does. The class that came of it is in the assurance: it may be
+    /// `single` on a day without a second task, and the plan was still the same.
     pub schedule: String,
 }
 

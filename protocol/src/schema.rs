@@ -3,13 +3,18 @@
 //! The writer checks with the same functions before it signs, so a record that would be refused is never signed. Absent on purpose:
 //! any judgement of policy; a run that failed under a weak cage is a perfectly good record.
 
-use crate::receipt::{Abort, Assurance, ChainLink, Host, Intent, Observed, Receipt};
-use crate::run::{CallCount, RUN_TYPE, Run, RunResult};
+use crate::claim::{self, Claim};
+use crate::receipt::{Abort, Assurance, ChainLink, Host, HostVector, Intent, Observed, Receipt};
+use crate::run::{CallCount, RUN_TYPE, Run, RunResult, Trace};
 
 /// Longest container id, host id, name or reason. The longest that is needed is a mount path: PATH_MAX.
 pub const TEXT_BYTES_MAX: usize = 4096;
 /// Longest boundary: containerd's own limit for a namespace.
 pub const BOUNDARY_BYTES_MAX: usize = 76;
+/// Most escapes that a receipt lists. Each costs the run its claim; the sixty-fifth tells nobody more.
+pub const ESCAPES_MAX: usize = 64;
+/// Most counters, four times what the engine counts.
+pub const COUNTERS_MAX: usize = 128;
 
 /// What is wrong with a well-formed record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -49,6 +54,26 @@ pub enum SchemaError {
         min: u64,
         /// Largest allowed.
         max: u64,
+    },
+    /// A list with too many entries.
+    #[error("{member} has {found} entries; it may have {max}")]
+    Many {
+        /// Path of the member.
+        member: &'static str,
+        /// How many it has.
+        found: usize,
+        /// Most allowed.
+        max: usize,
+    },
+    /// A level beyond what the receipt itself allows.
+    #[error("assurance.level is {found}, but the receipt itself leaves no more than {allowed}: {because}")]
+    Overclaim {
+        /// What it claims.
+        found: Claim,
+        /// What it may claim.
+        allowed: Claim,
+        /// The gravest reason.
+        because: String,
     },
     /// A text that is empty or too long.
     #[error("{member} has {bytes} bytes; it must have 1 to {max}")]
@@ -139,7 +164,13 @@ pub fn run(run: &Run) -> Result<(), SchemaError> {
     text("run.platform", &run.platform)?;
     text("run.cage.profile", &run.cage.profile)?;
     text("run.runtime.name", &run.runtime.name)?;
-    text("run.params.schedule", &run.params.schedule)?;
+    word("run.params.schedule", &run.params.schedule, &["host", "turns"], "host or turns")?;
+    if let Some(trace) = &run.trace {
+        if run.params.schedule == "host" {
+            return Err(SchemaError::Contradiction("run.trace is there although the kernel scheduled"));
+        }
+        self::trace(trace)?;
+    }
     for input in &run.inputs {
         text("run.inputs[].name", &input.name)?;
     }
@@ -157,6 +188,18 @@ pub fn run(run: &Run) -> Result<(), SchemaError> {
         return Err(SchemaError::Contradiction("run.denied or run.virtualised counts a call that never happened"));
     }
     result(&run.result)
+}
+
+fn trace(trace: &Trace) -> Result<(), SchemaError> {
+    word("run.trace.alg", &trace.alg, &["blake3"], "blake3")?;
+    text("run.trace.format", &trace.format)?;
+    let is_digest =
+        trace.digest.len() == 64 && trace.digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if is_digest {
+        return Ok(());
+    }
+    let allowed = "64 lower-case hexadecimal digits";
+    Err(SchemaError::Word { member: "run.trace.digest", found: clip(&trace.digest), allowed })
 }
 
 fn result(result: &RunResult) -> Result<(), SchemaError> {
@@ -182,6 +225,7 @@ fn result(result: &RunResult) -> Result<(), SchemaError> {
 pub fn receipt(receipt: &Receipt) -> Result<(), SchemaError> {
     run(&receipt.run)?;
     assurance(&receipt.assurance)?;
+    claims(&receipt.run, &receipt.assurance)?;
     observed(&receipt.observed)?;
     host(&receipt.host)?;
     closing_link(&receipt.chain)
@@ -204,7 +248,49 @@ fn assurance(assurance: &Assurance) -> Result<(), SchemaError> {
         }
     }
     ascending("assurance.fences", &assurance.fences, |fence| (&fence.name, ""))?;
-    assurance.execs.iter().try_for_each(|exec| time("assurance.execs[].startedOn", &exec.started_on))
+    assurance.execs.iter().try_for_each(|exec| time("assurance.execs[].startedOn", &exec.started_on))?;
+    if let Some(vector) = &assurance.host_vector {
+        host_vector(vector)?;
+    }
+    most("assurance.escapes", assurance.escapes.len(), ESCAPES_MAX)?;
+    assurance.escapes.iter().try_for_each(|escape| text("assurance.escapes[]", escape))?;
+    ascending("assurance.escapes", &assurance.escapes, |escape| (escape, ""))?;
+    most("assurance.counters", assurance.counters.len(), COUNTERS_MAX)?;
+    assurance.counters.keys().try_for_each(|name| text("assurance.counters", name))
+}
+
+fn most(member: &'static str, found: usize, max: usize) -> Result<(), SchemaError> {
+    if found <= max { Ok(()) } else { Err(SchemaError::Many { member, found, max }) }
+}
+
+fn host_vector(vector: &HostVector) -> Result<(), SchemaError> {
+    text("assurance.hostVector.cpuModel", &vector.cpu_model)?;
+    text("assurance.hostVector.kernel", &vector.kernel)?;
+    let words = ["absent", "exact", "inexact"];
+    word("assurance.hostVector.branchCounter", &vector.branch_counter, &words, "absent, exact or inexact")?;
+    vector.lsms.iter().try_for_each(|lsm| text("assurance.hostVector.lsms[]", lsm))?;
+    ascending("assurance.hostVector.lsms", &vector.lsms, |lsm| (lsm, ""))
+}
+
+/// What run and assurance say together.
+fn claims(run: &Run, assurance: &Assurance) -> Result<(), SchemaError> {
+    if let Some(class) = &assurance.schedule {
+        let words = ["host", "serial-branch", "serial-syscall", "single", "witnessed"];
+        word("assurance.schedule", class, &words, "host, single, serial-syscall, serial-branch or witnessed")?;
+        if (class == "host") != (run.params.schedule == "host") {
+            return Err(SchemaError::Contradiction(
+                "assurance.schedule and run.params.schedule differ in who scheduled, the kernel or the cage",
+            ));
+        }
+    }
+    let Some(found) = Claim::from_word(&assurance.level) else { return Ok(()) };
+    let shortfalls = claim::shortfalls(run, assurance);
+    match shortfalls.first() {
+        Some(gravest) if gravest.leaves() < found => {
+            Err(SchemaError::Overclaim { found, allowed: gravest.leaves(), because: clip(&gravest.to_string()) })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn observed(observed: &Observed) -> Result<(), SchemaError> {

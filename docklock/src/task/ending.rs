@@ -8,13 +8,14 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use bpi_protocol::receipt::Source;
-use bpi_protocol::run::{Input, Outputs};
+use bpi_protocol::run::{Input, Outputs, Params};
 
 use super::container::{Phase, Task};
 use super::exec::{reap, status_of};
 use super::{Exit, TaskError};
 use crate::cage::OutputScope;
 use crate::cgroup::OomWatch;
+use crate::engine::report::Report;
 use crate::kernel;
 use crate::outputs;
 use crate::seal::{self, Ending, Facts};
@@ -65,9 +66,12 @@ enum Conclusion {
 /// A receipt if everything is known; otherwise an abort that says what is not.
 fn conclude(task: &Task, phase: Phase, ending: Ending, at: SystemTime) -> Result<Conclusion, TaskError> {
     let outcome = match phase {
-        Phase::Running { since } | Phase::Paused { since } => {
-            measure(task, since, ending, at).map_err(|error| error.to_string())
-        }
+        Phase::Running { since } | Phase::Paused { since } => measure(task, since, ending, at)
+            .map_err(|error| error.to_string())
+            .and_then(|facts| match seal::refusal(&facts) {
+                Some(reason) => Err(reason),
+                None => Ok(facts),
+            }),
         Phase::Failed { reason } => Err(reason),
         Phase::Created(created) => {
             created.abandon()?;
@@ -141,19 +145,25 @@ fn measure(task: &Task, started: SystemTime, ending: Ending, finished: SystemTim
         argv: task.plan.argv,
         env: task.plan.env,
         inputs,
+        params: Params { seed: None, epoch: None, schedule: "host".to_owned() },
         limits: task.plan.limits.clone(),
         ending,
         stdout: streams.stdout,
         stderr: streams.stderr,
         outputs,
-        denied: counts.denied,
-        virtualised: counts.answered,
+        report: Report {
+            denied: counts.denied,
+            answered: counts.answered,
+            schedule: "host".to_owned(),
+            ..Report::default()
+        },
         sources,
         fences: task.plan.fence_report.clone(),
         execs: task.execs.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         started,
         finished,
         kernel: task.shared.host.kernel.clone(),
+        host_vector: None,
         cpu_usec: stats.cpu_usec,
         memory_peak_bytes: stats.memory_peak_bytes,
         output_undelivered: streams.undelivered,

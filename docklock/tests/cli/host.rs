@@ -7,7 +7,8 @@ use std::time::SystemTime;
 
 use bpi_protocol::digest::Sha256Digest;
 use bpi_protocol::receipt::{Fence, Intent};
-use bpi_protocol::run::{CageRef, StreamDigest};
+use bpi_protocol::run::{CageRef, Params, StreamDigest};
+use docklock::engine::report::Report;
 use docklock::seal::{self, Ending, Facts, RuntimeIdentity};
 use docklock::signer::FileKey;
 use docklock::spool::{Appended, Boundary, OpenFacts, ProcessRef, Spool};
@@ -144,19 +145,20 @@ fn facts(id: &str) -> Facts {
         argv: Sha256Digest::of(b"[\"true\"]"),
         env: Sha256Digest::of(b"[]"),
         inputs: Vec::new(),
+        params: Params { seed: None, epoch: None, schedule: "host".to_owned() },
         limits: Default::default(),
         ending: Ending::Exited(0),
         stdout: nothing.clone(),
         stderr: nothing,
         outputs: docklock::outputs::nothing(),
-        denied: Vec::new(),
-        virtualised: Vec::new(),
+        report: Report { schedule: "host".to_owned(), ..Report::default() },
         sources: Vec::new(),
         fences: vec![Fence { name: "seccomp".to_owned(), status: "in-force".to_owned(), reason: None }],
         execs: Vec::new(),
         started: SystemTime::now(),
         finished: SystemTime::now(),
         kernel: "6.1.0".to_owned(),
+        host_vector: None,
         cpu_usec: None,
         memory_peak_bytes: None,
         output_undelivered: false,

@@ -133,6 +133,10 @@ fn assurance() -> Assurance {
             fence("seccomp", None),
         ],
         execs: Vec::new(),
+        schedule: None,
+        host_vector: None,
+        escapes: Vec::new(),
+        counters: BTreeMap::new(),
     }
 }
 
