@@ -6,4 +6,6 @@
 //! Absent on purpose: input and output, the host's clock, the host's entropy, `unsafe`.
 
 pub mod clock;
+pub mod folder;
+pub mod futex;
 pub mod random;
