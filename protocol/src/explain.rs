@@ -2,31 +2,64 @@
 //!
 //! Says what the receipt claims and what it does not claim; whether it is true is [`crate::verify::verify`]'s. Everything a stranger could have
 //! put into a name is shown with control characters escaped, so that a receipt cannot write to somebody's terminal.
+//! What could be changed to get a better answer depends on rules that are not part of a receipt: [`Advice`] brings it.
 
-use std::fmt::Write as _;
+mod determinism;
 
 use crate::chain::{Record, RecordError};
+use crate::claim::Shortfall;
 use crate::evidence::Evidence;
 use crate::receipt::{Abort, Intent, Receipt};
-use crate::run::{CallCount, RunResult};
+use crate::run::{CallCount, Run, RunResult};
 
 /// How many entries of one list are written out.
 const LISTED_MAX: usize = 12;
+/// Where a line is wrapped; two columns are left for what stands below another.
+const COLUMNS: usize = 98;
 
-/// Explains the receipt inside `evidence`, verified or not.
+/// What its reader could change, one sentence for each answer. The receipt's own words come from [`explain`]; a sentence of advice is shown
+/// below the one it belongs to.
+pub trait Advice {
+    /// About a refused call.
+    fn on_denied(&self, run: &Run, call: &CallCount) -> Option<String>;
+    /// About a reason why the receipt claims no more.
+    fn on_shortfall(&self, run: &Run, shortfall: &Shortfall) -> Option<String>;
+    /// About the reason of an abort.
+    fn on_abort(&self, reason: &str) -> Option<String>;
+}
+
+/// Nothing to advise.
+pub struct NoAdvice;
+
+impl Advice for NoAdvice {
+    fn on_denied(&self, _: &Run, _: &CallCount) -> Option<String> {
+        None
+    }
+
+    fn on_shortfall(&self, _: &Run, _: &Shortfall) -> Option<String> {
+        None
+    }
+
+    fn on_abort(&self, _: &str) -> Option<String> {
+        None
+    }
+}
+
+/// Explains the record inside `evidence`, verified or not.
 ///
 /// # Errors
 ///
 /// When the payload is no record.
-pub fn explain(evidence: &Evidence) -> Result<String, RecordError> {
+pub fn explain(evidence: &Evidence, advice: &dyn Advice) -> Result<String, RecordError> {
     let entry = evidence.entry()?;
     let mut page = String::new();
     match &entry.record {
         Record::Receipt(receipt) => {
             what_ran(&mut page, receipt);
             what_came_out(&mut page, &receipt.run.result);
-            what_was_refused(&mut page, receipt);
-            what_is_claimed(&mut page, receipt);
+            what_was_refused(&mut page, receipt, advice);
+            determinism::what_is_claimed(&mut page, receipt, advice);
+            what_fenced_it(&mut page, receipt);
             line(&mut page, &format!("The run-hash is {}.", entry.subject));
             line(
                 &mut page,
@@ -34,18 +67,18 @@ pub fn explain(evidence: &Evidence) -> Result<String, RecordError> {
             );
         }
         Record::Intent(intent) => announced(&mut page, intent),
-        Record::Abort(abort) => aborted(&mut page, abort),
+        Record::Abort(abort) => aborted(&mut page, abort, advice),
     }
     line(&mut page, "These are the signer's words. Whether they are true is what `docklock verify` says.");
     Ok(page)
 }
 
-/// One sentence, or a few, wrapped at 100 columns.
+/// One sentence, or a few, wrapped.
 fn line(page: &mut String, text: &str) {
     let mut column = 0;
     for word in text.split(' ') {
         let width = word.chars().count();
-        if column > 0 && column + 1 + width > 100 {
+        if column > 0 && column + 1 + width > COLUMNS {
             page.push('\n');
             column = 0;
         } else if column > 0 {
@@ -56,6 +89,17 @@ fn line(page: &mut String, text: &str) {
         column += width;
     }
     page.push('\n');
+}
+
+/// A sentence that belongs to the one above.
+fn below(page: &mut String, text: &str) {
+    let mut wrapped = String::new();
+    line(&mut wrapped, text);
+    for part in wrapped.lines() {
+        page.push_str("  ");
+        page.push_str(part);
+        page.push('\n');
+    }
 }
 
 fn quiet(text: &str) -> String {
@@ -119,47 +163,37 @@ fn what_came_out(page: &mut String, result: &RunResult) {
     );
 }
 
-fn what_was_refused(page: &mut String, receipt: &Receipt) {
+fn what_was_refused(page: &mut String, receipt: &Receipt, advice: &dyn Advice) {
     let denied = &receipt.run.denied;
     if denied.is_empty() {
         return line(page, "The cage refused it nothing.");
     }
     let total = denied.iter().fold(0u64, |total, call| total.saturating_add(call.count));
-    let mut text = format!("The cage refused {total} system {}:", if total == 1 { "call" } else { "calls" });
-    for CallCount { syscall, errno, count } in denied.iter().take(LISTED_MAX) {
-        // Writing to a String cannot fail.
-        write!(text, " {} {count}× ({}),", quiet(syscall), quiet(errno.as_deref().unwrap_or("answered")))
-            .expect("a String takes everything");
+    let one = |call: &CallCount| {
+        let errno = call.errno.as_deref().unwrap_or("answered");
+        format!("{} {}× ({})", quiet(&call.syscall), call.count, quiet(errno))
+    };
+    let mut text = format!("The cage refused {total} system {}: ", if total == 1 { "call" } else { "calls" });
+    text.push_str(&listed(denied, one, "kinds more"));
+    line(page, &format!("{text}."));
+    for call in denied.iter().take(LISTED_MAX) {
+        if let Some(words) = advice.on_denied(&receipt.run, call) {
+            below(page, &format!("{}: {words}", quiet(&call.syscall)));
+        }
     }
-    text.pop();
-    if denied.len() > LISTED_MAX {
-        text.push_str(&format!(" and {} kinds more", denied.len() - LISTED_MAX));
-    }
-    text.push('.');
-    line(page, &text);
 }
 
-fn what_is_claimed(page: &mut String, receipt: &Receipt) {
-    let assurance = &receipt.assurance;
-    line(page, &format!("Determinism claimed: {}.", assurance.level));
-    let with = |status: &str| {
-        let names: Vec<_> = assurance
-            .sources
-            .iter()
-            .filter(|source| source.status == status)
-            .map(|source| quiet(&source.name))
-            .collect();
-        names.join(", ")
-    };
-    let uncontrolled = with("uncontrolled");
-    if !uncontrolled.is_empty() {
-        line(
-            page,
-            &format!(
-                "What could have made it come out differently another time, because nothing controlled it: {uncontrolled}."
-            ),
-        );
+/// The first entries with commas between them, and how many are left.
+fn listed<T>(list: &[T], show: impl Fn(&T) -> String, rest: &str) -> String {
+    let mut text = list.iter().take(LISTED_MAX).map(show).collect::<Vec<_>>().join(", ");
+    if list.len() > LISTED_MAX {
+        text.push_str(&format!(" and {} {rest}", list.len() - LISTED_MAX));
     }
+    text
+}
+
+fn what_fenced_it(page: &mut String, receipt: &Receipt) {
+    let assurance = &receipt.assurance;
     let in_force: Vec<_> =
         assurance.fences.iter().filter(|fence| fence.status == "in-force").map(|fence| quiet(&fence.name)).collect();
     line(
@@ -198,7 +232,7 @@ fn announced(page: &mut String, intent: &Intent) {
     line(page, "This is an announcement only. It does not say that the container ran, or how.");
 }
 
-fn aborted(page: &mut String, abort: &Abort) {
+fn aborted(page: &mut String, abort: &Abort, advice: &dyn Advice) {
     let container = quiet(&abort.container_id);
     line(
         page,
@@ -209,4 +243,7 @@ fn aborted(page: &mut String, abort: &Abort) {
             quiet(abort.reason.trim_end_matches('.'))
         ),
     );
+    if let Some(words) = advice.on_abort(&abort.reason) {
+        below(page, &words);
+    }
 }

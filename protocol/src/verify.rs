@@ -9,8 +9,9 @@ mod report;
 mod rungs;
 
 pub use falsehood::Falsehood;
-pub use report::{Level, LevelError, Report, Row, RowName, Status};
+pub use report::{Claimed, Level, LevelError, Report, Row, RowName, Status};
 
+use crate::chain::{Entry, Record};
 use crate::evidence::Evidence;
 use crate::trust::Trust;
 
@@ -29,5 +30,9 @@ pub fn verify(evidence: &Evidence, trust: &Trust, level: Level) -> Report {
         Row::not_checked(RowName::Policy, "no policy was given"),
         Row::not_checked(RowName::Rerun, "the run was not done again"),
     ];
-    Report::new(level, rows)
+    let claimed = match &entry {
+        Ok(Entry { record: Record::Receipt(receipt), .. }) => Some(Claimed::of(receipt)),
+        _ => None,
+    };
+    Report::new(level, rows, claimed)
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 
 use super::Falsehood;
+use crate::receipt::Receipt;
 
 /// How much must be true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -209,11 +210,57 @@ pub struct Report {
     pub level: Level,
     /// From the ground up.
     pub rows: Vec<Row>,
+    /// What the receipt claims of its repeatability; none where it cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<Claimed>,
+}
+
+/// What a receipt claims of its repeatability. The signer's word: no row of the ladder rests on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Claimed {
+    /// `D0` … `D3`.
+    pub level: String,
+    /// Class of the scheduler; `host` in records that do not say.
+    pub schedule: String,
+    /// Sources that nothing controlled.
+    pub uncontrolled: Vec<String>,
+    /// How often the run left the deterministic path.
+    pub escapes: usize,
+}
+
+impl Claimed {
+    pub(super) fn of(receipt: &Receipt) -> Self {
+        let assurance = &receipt.assurance;
+        let open = assurance.sources.iter().filter(|source| source.status == "uncontrolled");
+        Self {
+            level: assurance.level.clone(),
+            schedule: assurance.schedule.clone().unwrap_or_else(|| "host".to_owned()),
+            uncontrolled: open.map(|source| source.name.clone()).collect(),
+            escapes: assurance.escapes.len(),
+        }
+    }
+}
+
+impl fmt::Display for Claimed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, schedule {}", self.level, self.schedule)?;
+        if self.uncontrolled.is_empty() {
+            f.write_str("; no source uncontrolled")?;
+        } else {
+            write!(f, "; uncontrolled: {}", self.uncontrolled.join(", "))?;
+        }
+        match self.escapes {
+            0 => Ok(()),
+            1 => f.write_str("; 1 escape"),
+            escapes => write!(f, "; {escapes} escapes"),
+        }
+    }
 }
 
 impl Report {
-    pub(super) fn new(level: Level, rows: Vec<Row>) -> Self {
-        Self { level, rows }
+    pub(super) fn new(level: Level, rows: Vec<Row>, claimed: Option<Claimed>) -> Self {
+        Self { level, rows, claimed }
     }
 
     /// The first row that is false.
@@ -252,10 +299,13 @@ impl Report {
 }
 
 impl fmt::Display for Report {
-    /// The ladder as text, one row a line, and the verdict.
+    /// The ladder as text, one row a line, what is claimed, and the verdict.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for row in &self.rows {
             writeln!(f, "{:<11}  {:<19}  {}", row.status, row.name, row.detail)?;
+        }
+        if let Some(claimed) = &self.claimed {
+            writeln!(f, "{:<11}  {:<19}  {claimed}", "CLAIMED", "determinism")?;
         }
         writeln!(f, "{}", self.verdict())
     }

@@ -7,7 +7,7 @@ use bpi_conformance::story::{Chain, Signer, exec, short};
 use bpi_protocol::chain::Record;
 use bpi_protocol::digest::Sha256Digest;
 use bpi_protocol::evidence::{BUNDLE_FILE, CHAIN_FILE, Evidence, EvidenceError, RUN_FILE};
-use bpi_protocol::explain::explain;
+use bpi_protocol::explain::{NoAdvice, explain};
 use bpi_protocol::run::CallCount;
 use proptest::prelude::*;
 
@@ -80,7 +80,7 @@ fn a_bundle_is_smaller_than_six_kilobytes_however_much_was_called() {
 
 #[test]
 fn the_explanation_says_what_ran_and_what_was_not_controlled() {
-    let page = explain(&Evidence::of(&Truth::default().records).unwrap()).unwrap();
+    let page = explain(&Evidence::of(&Truth::default().records).unwrap(), &NoAdvice).unwrap();
     for said in [
         "Container demo",
         "success (exit code 0)",
@@ -90,7 +90,29 @@ fn the_explanation_says_what_ran_and_what_was_not_controlled() {
     ] {
         assert!(page.replace('\n', " ").contains(said), "{said:?} in\n{page}");
     }
-    assert!(page.lines().count() < 40 && page.lines().all(|line| line.chars().count() <= 100), "{page}");
+    assert!(page.lines().count() < 50 && page.lines().all(|line| line.chars().count() <= 100), "{page}");
+}
+
+#[test]
+fn the_explanation_says_how_a_run_was_ordered_and_why_it_claims_no_more() {
+    let host = Signer::new("a");
+    let mut chain = Chain::new(&host, "default", 0);
+    let intent = chain.intend("demo");
+    let mut receipt = chain.receipt("demo", intent);
+    receipt.run.params.schedule = "turns".to_owned();
+    receipt.assurance.schedule = Some("serial-syscall".to_owned());
+    receipt.assurance.escapes = vec!["task 3 was stopped by the host's clock".to_owned()];
+    receipt.assurance.counters.insert("turns".to_owned(), 7);
+    chain.push(&Record::Receipt(Box::new(receipt)));
+    let page = explain(&Evidence::of(&chain.records).unwrap(), &NoAdvice).unwrap().replace('\n', " ");
+    for said in [
+        "one task run at a time",
+        "entropy: random bytes",
+        "left the deterministic path:   task 3 was stopped by the host's clock.",
+        "the run does not say its seed",
+    ] {
+        assert!(page.contains(said), "{said:?} in\n{page}");
+    }
 }
 
 #[test]
@@ -103,7 +125,7 @@ fn the_explanation_fits_on_a_page_and_keeps_the_terminal_still() {
     let denied = |n: u64| CallCount { syscall: format!("call{n:04}"), errno: Some("EPERM".to_owned()), count: n + 1 };
     receipt.run.denied = (0..400).map(denied).collect();
     chain.push(&Record::Receipt(Box::new(receipt)));
-    let page = explain(&Evidence::of(&chain.records).unwrap()).unwrap();
+    let page = explain(&Evidence::of(&chain.records).unwrap(), &NoAdvice).unwrap();
     assert!(!page.contains('\u{1b}') && page.contains("\\u{1b}[2Jdemo"), "{page}");
     assert!(page.contains("388 kinds more"), "{page}");
     assert!(page.contains("1000 processes entered"), "{page}");

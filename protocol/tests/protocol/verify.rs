@@ -29,6 +29,15 @@ fn true_evidence_passes_up_to_the_chain_and_no_further() {
 }
 
 #[test]
+fn the_ladder_ends_with_what_is_claimed_and_what_nothing_controlled() {
+    let text = verify(&evidence(), &trust(), Level::Chained).to_string();
+    let lines: Vec<&str> = text.lines().collect();
+    let claimed = lines[lines.len() - 2];
+    assert!(claimed.starts_with("CLAIMED      determinism"), "{text}");
+    assert!(claimed.ends_with("D0, schedule host; uncontrolled: clock, entropy, scheduling"), "{text}");
+}
+
+#[test]
 fn a_level_whose_rows_could_not_be_checked_is_incomplete() {
     for level in [Level::Included, Level::Final, Level::Rerun] {
         let report = verify(&evidence(), &trust(), level);

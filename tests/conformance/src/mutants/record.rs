@@ -9,10 +9,12 @@ use bpi_protocol::digest::Sha256Digest;
 use bpi_protocol::envelope::Envelope;
 use bpi_protocol::evidence::{BUNDLE_FILE, RUN_FILE};
 use bpi_protocol::receipt::{RECEIPT_TYPE, Receipt};
+use bpi_protocol::run::Trace;
 use bpi_protocol::statement::Statement;
 use bpi_protocol::verify::Level;
 
 use super::{Layer, Mutant, Raw, Truth};
+use crate::story::exec;
 
 pub(super) fn mutants(truth: &Truth) -> Vec<Mutant> {
     let mut made = Vec::new();
@@ -50,6 +52,7 @@ fn texts(truth: &Truth, made: &mut Vec<Mutant>) {
     add("signed: unknown predicateType", "execution-receipt/v1", "execution-receipt/v2");
     add("signed: subject has another name", "\"name\":\"run.json\"", "\"name\":\"run.yaml\"");
     add("signed: cut off", "\"subject\":[", "\"subject\":");
+    add("signed: an empty list of escapes", "\"execs\":[]", "\"escapes\":[],\"execs\":[]");
     let subject = payload.split("\"subject\":").nth(1).expect("a statement has a subject").to_owned();
     let one = subject.trim_start_matches('[').trim_end_matches("]}").to_owned();
     add("signed: two subjects", &one, &format!("{one},{one}"));
@@ -81,6 +84,26 @@ fn values(truth: &Truth, made: &mut Vec<Mutant>) {
     add("signed: a denial without errno", &|receipt| receipt.run.denied[0].errno = None);
     add("signed: a denial that never happened", &|receipt| receipt.run.denied[0].count = 0);
     add("signed: a level nobody defined", &|receipt| receipt.assurance.level = "D9".to_owned());
+    add("signed: repeatable anywhere although the kernel scheduled", &|receipt| {
+        receipt.assurance.level = "D3".to_owned()
+    });
+    add("signed: pinned although a process entered", &|receipt| {
+        receipt.assurance.level = "D1".to_owned();
+        receipt.assurance.execs = vec![exec()];
+    });
+    add("signed: a schedule nobody defined", &|receipt| receipt.run.params.schedule = "fair".to_owned());
+    add("signed: two words about who scheduled", &|receipt| receipt.assurance.schedule = Some("single".to_owned()));
+    add("signed: a trace although the kernel scheduled", &|receipt| receipt.run.trace = Some(trace()));
+    add("signed: a root that is no digest", &|receipt| {
+        receipt.run.params.schedule = "turns".to_owned();
+        receipt.run.trace = Some(Trace { digest: "0".repeat(63), ..trace() });
+    });
+    add("signed: escapes unsorted", &|receipt| {
+        receipt.assurance.escapes = ["the second", "the first"].map(str::to_owned).to_vec();
+    });
+    add("signed: more escapes than anybody reads", &|receipt| {
+        receipt.assurance.escapes = (100..165).map(|number| format!("escape {number}")).collect();
+    });
     add("signed: a fence absent without a reason", &|receipt| receipt.assurance.fences[0].reason = None);
     add("signed: a time zone", &|receipt| receipt.observed.started_on = "2026-01-02T03:04:05+01:00".to_owned());
     add("signed: the thirteenth month", &|receipt| receipt.observed.finished_on = "2026-13-02T03:04:05Z".to_owned());
@@ -92,6 +115,11 @@ fn values(truth: &Truth, made: &mut Vec<Mutant>) {
     add("signed: host id is no SPIFFE id", &|receipt| receipt.host.id = "host-a".to_owned());
     let stranger = truth.stranger.public_key().keyid();
     add("signed: another key's name in the statement", &move |receipt| receipt.host.keyid.clone_from(&stranger));
+}
+
+/// A root of no run.
+fn trace() -> Trace {
+    Trace { alg: "blake3".to_owned(), digest: "0".repeat(64), events: 1, format: "docklock-trace/1".to_owned() }
 }
 
 /// Whole things that are not what they should be.

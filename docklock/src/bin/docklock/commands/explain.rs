@@ -1,19 +1,26 @@
-//! `docklock explain`: a receipt in plain words.
+//! `docklock explain`: a receipt in plain words, with what its reader could change.
+
+mod advice;
 
 use std::path::PathBuf;
 
 use bpi_protocol::explain::explain;
 use clap::Args;
+use serde_json::json;
 
 use super::verify::read_evidence;
 use crate::failure::Failure;
-use crate::output::{plain, print};
+use crate::output::{Format, plain, print, print_json};
+use advice::FromProfiles;
 
 /// Say in plain words what a receipt claims
 #[derive(Args)]
 #[command(
-    long_about = "Says in plain words, on one page, what a receipt claims: what ran, under which cage, what came out, what was refused, and what \
-it does not claim. Whether any of it is true is what `docklock verify` says.
+    long_about = "Says in plain words, on one page, what a receipt claims: what ran, under which cage, what came out, what was refused and what \
+to change if it should not be, how its tasks were ordered, what the cage controlled of each source of nondeterminism, and why it claims no more. \
+Whether any of it is true is what `docklock verify` says.
+
+EVIDENCE is a folder, a bundle, or one record of a spool; an abort is explained as well.
 
 Example:
   docklock explain ./evidence"
@@ -22,11 +29,18 @@ pub(crate) struct Arguments {
     /// Folder, bundle or envelope
     #[arg(value_name = "EVIDENCE")]
     evidence: PathBuf,
+    /// How to print it
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
-    let page = explain(&read_evidence(&arguments.evidence)?)
+    let evidence = read_evidence(&arguments.evidence)?;
+    let page = explain(&evidence, &FromProfiles)
         .map_err(|error| Failure::EvidenceMalformed { path: arguments.evidence.clone(), reason: error.to_string() })?;
-    print(&plain(&page))?;
+    match arguments.format {
+        Format::Text => print(&plain(&page))?,
+        Format::Json => print_json(&json!({ "evidence": arguments.evidence, "page": page }))?,
+    }
     Ok(0)
 }

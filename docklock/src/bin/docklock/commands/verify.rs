@@ -19,7 +19,8 @@ use crate::output::{Format, plain, print, print_json};
 #[derive(Args)]
 #[command(
     long_about = "Checks evidence of a run and prints a ladder: signature, identity, schema and run-hash, chain without gaps, and so on. \
-Each row is PASS, FAIL or NOT CHECKED with the reason; the last line is the verdict. It never touches the network, and a key found \
+Each row is PASS, FAIL or NOT CHECKED with the reason; the line before the last says what determinism the receipt claims and which \
+sources nothing controlled, the last one is the verdict. It never touches the network, and a key found \
 inside the evidence is never trusted for being there.
 
 EVIDENCE is a folder with receipt.sigstore.json (and run.json, chain.jsonl), or one bundle or DSSE envelope by itself.
@@ -73,6 +74,7 @@ fn as_json(report: &Report) -> serde_json::Value {
     serde_json::json!({
         "level": report.level,
         "rows": report.rows,
+        "claimed": report.claimed,
         "verdict": report.verdict(),
         "exitCode": report.exit_code(),
     })
