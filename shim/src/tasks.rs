@@ -207,6 +207,8 @@ impl Tasks {
             profile: options.profile,
             image: self.image_source(request),
             no_pivot: options.no_pivot,
+            seed: None,
+            trace_log: None,
         })?;
         mounted.kept = true;
         let key = ProcessKey { container: request.id.clone(), exec: String::new() };

@@ -24,10 +24,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bpi_policies::profile::FROM_SPEC;
-use bpi_policies::{HookRule, Policy};
+use bpi_policies::{HookRule, Policy, Schedule};
 use bpi_protocol::digest::Sha256Digest;
 use bpi_protocol::receipt::{Fence, Source};
-use bpi_protocol::run::CageRef;
+use bpi_protocol::run::{CageRef, Params};
 use oci_spec::runtime::{LinuxPersonalityDomain, LinuxResources, Process, Root, Spec};
 
 pub use bpi_policies::ExecRule;
@@ -53,6 +53,8 @@ pub struct PlanRequest<'a> {
     pub rootfs: &'a Path,
     /// The container's writable layer is known, so it can be measured.
     pub has_layer: bool,
+    /// Where its random bytes come from; without one, a seed that follows from the specification.
+    pub seed: Option<[u8; 32]>,
 }
 
 /// Which files the receipt measures.
@@ -75,8 +77,12 @@ pub struct Plan {
     pub fences: Fences,
     /// In force.
     pub policy: Policy,
-    /// Digest of the specification without what belongs to this host or this run.
+    /// The specification without what belongs to this host or this run, as canonical JSON: enough to plan the same run again.
+    pub config: Vec<u8>,
+    /// Digest of that.
     pub config_digest: Sha256Digest,
+    /// Seed, epoch and scheduler. A run that the kernel schedules has neither seed nor epoch.
+    pub params: Params,
     /// Name and digest of the policy.
     pub cage: CageRef,
     /// Digest of the canonical bytes of the argument array.
@@ -124,11 +130,14 @@ pub fn plan(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
     let kept = process::cage_first(&mut spec, policy, apparmor.as_ref())?;
     resources::narrow(resources::of(&mut spec)?, policy.profile());
     // Taken before what this host lacks is left out, so that equal plans have equal digests on unequal hosts.
-    let config_digest = normal::digest(&spec, tenant_seccomp.as_ref())?;
+    let config = normal::bytes(&spec, tenant_seccomp.as_ref())?;
+    let config_digest = Sha256Digest::of(&config);
     let limits = resources::limits(&spec);
     let fence_report = fences::report(&mut spec, policy, host, apparmor.as_ref())?;
     let process = spec.process().as_ref().ok_or(PlanError::Missing { what: "process" })?;
     Ok(Plan {
+        params: params(policy, request.seed, config_digest),
+        config,
         config_digest,
         cage: CageRef { profile: policy.name().to_owned(), digest: policy.digest() },
         argv: normal::digest_strings(process.args().as_deref().unwrap_or_default())?,
@@ -144,6 +153,22 @@ pub fn plan(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
         apparmor,
         spec,
     })
+}
+
+/// What makes the virtual machine that a program sees.
+fn params(policy: &Policy, seed: Option<[u8; 32]>, config: Sha256Digest) -> Params {
+    match policy.profile().schedule {
+        Schedule::Host => Params { seed: None, epoch: None, schedule: "host".to_owned() },
+        Schedule::Turns => {
+            // Nobody chose one: then equal plans have equal seeds, and nothing of the host is in it.
+            let follows = || Sha256Digest::of(format!("docklock seed 1 {config}").as_bytes());
+            Params {
+                seed: Some(seed.map_or_else(follows, Sha256Digest::from_bytes)),
+                epoch: Some(policy.profile().epoch),
+                schedule: "turns".to_owned(),
+            }
+        }
+    }
 }
 
 /// Looks at this host for what a pure plan cannot see: a joined namespace that is the host's, a mount whose source is a symbolic link to

@@ -13,8 +13,8 @@ use super::PlanError;
 
 const INTEGER_MAX: u64 = (1 << 53) - 1;
 
-pub(super) fn digest(spec: &Spec, tenant_seccomp: Option<&LinuxSeccomp>) -> Result<Sha256Digest, PlanError> {
-    Ok(Sha256Digest::of(&canonical(&form(spec, tenant_seccomp)?)?))
+pub(super) fn bytes(spec: &Spec, tenant_seccomp: Option<&LinuxSeccomp>) -> Result<Vec<u8>, PlanError> {
+    canonical(&form(spec, tenant_seccomp)?)
 }
 
 /// Digest of the canonical bytes of an array of strings.

@@ -48,7 +48,7 @@ fn planned(spec: &Spec, policy: &Policy) -> Result<Plan, PlanError> {
 }
 
 fn planned_on(spec: &Spec, policy: &Policy, host: &HostCapabilities) -> Result<Plan, PlanError> {
-    plan(&PlanRequest { spec, policy, host, rootfs: Path::new("/run/one/rootfs"), has_layer: true })
+    plan(&PlanRequest { spec, policy, host, rootfs: Path::new("/run/one/rootfs"), has_layer: true, seed: None })
 }
 
 fn refusal(change: impl FnOnce(&mut Value), policy_name: &str) -> String {
@@ -292,9 +292,35 @@ fn containers_that_differ_in_names_and_places_have_one_digest() {
         host: &elsewhere,
         rootfs: Path::new("/elsewhere"),
         has_layer: false,
+        seed: None,
     };
     let two = plan(&request).unwrap();
     assert_eq!((one.config_digest, one.argv, one.env), (two.config_digest, two.argv, two.env));
+}
+
+#[test]
+fn a_seed_follows_from_the_plan_unless_somebody_chose_it_and_a_run_by_the_hosts_scheduler_has_none() {
+    let (spec, policy) = (spec(CTR, |_| ()), policy("strict"));
+    let seeded = |seed| {
+        let host = host();
+        let request =
+            PlanRequest { spec: &spec, policy: &policy, host: &host, rootfs: Path::new("/r"), has_layer: true, seed };
+        plan(&request).unwrap().params
+    };
+    assert_eq!(seeded(None), seeded(None));
+    assert_eq!(seeded(Some([7; 32])).seed, Some(Sha256Digest::from_bytes([7; 32])));
+    assert_ne!(seeded(None).seed, seeded(Some([7; 32])).seed);
+    let service = planned(&spec, &Policy::embedded("service").unwrap()).unwrap();
+    assert_eq!((service.params.seed, service.params.epoch, service.params.schedule.as_str()), (None, None, "host"));
+}
+
+#[test]
+fn the_normal_form_of_a_plan_is_what_its_digest_is_of() {
+    for text in [CTR, POD] {
+        let (text, policy) = (spec(text, |_| ()), policy("service"));
+        let first = planned(&text, &policy).unwrap();
+        assert_eq!(Sha256Digest::of(&first.config), first.config_digest);
+    }
 }
 
 #[test]

@@ -94,6 +94,7 @@ fn plan(shared: &Shared, request: &CreateRequest) -> Result<Plan, TaskError> {
         host: &shared.host,
         rootfs: &rootfs,
         has_layer: request.layer.is_some(),
+        seed: request.seed,
     })?;
     cage::look_again(&plan)?;
     Ok(plan)

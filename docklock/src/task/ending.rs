@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use bpi_protocol::receipt::Source;
-use bpi_protocol::run::{Input, Outputs, Params};
+use bpi_protocol::run::{Input, Outputs};
 
 use super::container::{Phase, Task};
 use super::exec::{reap, status_of};
@@ -145,7 +145,7 @@ fn measure(task: &Task, started: SystemTime, ending: Ending, finished: SystemTim
         argv: task.plan.argv,
         env: task.plan.env,
         inputs,
-        params: Params { seed: None, epoch: None, schedule: "host".to_owned() },
+        params: task.plan.params.clone(),
         limits: task.plan.limits.clone(),
         ending,
         stdout: streams.stdout,

@@ -55,6 +55,10 @@ pub struct CreateRequest {
     pub image: ImageSource,
     /// Chroot instead of pivot_root.
     pub no_pivot: bool,
+    /// Where its random bytes come from; without one, a seed that follows from the plan.
+    pub seed: Option<[u8; 32]>,
+    /// A new file that gets the engine's log of decisions.
+    pub trace_log: Option<PathBuf>,
 }
 
 /// What to start inside a running container.

@@ -43,10 +43,10 @@ const NEVER: [Capability; 6] = [
 fuzz_target!(|bytes: &[u8]| {
     let Ok(spec) = serde_json::from_slice::<Spec>(bytes) else { return };
     for policy in POLICIES.iter() {
-        let request = PlanRequest { spec: &spec, policy, host: &HOST, rootfs: Path::new("/run/fuzz/rootfs"), has_layer: true };
+        let request = PlanRequest { spec: &spec, policy, host: &HOST, rootfs: Path::new("/run/fuzz/rootfs"), has_layer: true, seed: None };
         let Ok(planned) = plan(&request) else { continue };
         let again = plan(&request).expect("planning is a function");
-        assert_eq!(planned.config_digest, again.config_digest);
+        assert_eq!((planned.config_digest, &planned.params), (again.config_digest, &again.params));
         assert!(planned.fences.no_new_privs);
         let linux = planned.spec.linux().as_ref().expect("a caged specification has namespaces");
         assert!(linux.seccomp().is_none(), "libcontainer was left a filter of its own");

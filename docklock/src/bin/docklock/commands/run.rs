@@ -116,6 +116,8 @@ fn request(arguments: &Arguments) -> Result<CreateRequest, Failure> {
         profile: arguments.profile.clone(),
         image: Box::new(|| Ok(None)),
         no_pivot: arguments.no_pivot,
+        seed: None,
+        trace_log: None,
     })
 }
 

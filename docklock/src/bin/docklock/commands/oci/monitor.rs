@@ -109,6 +109,8 @@ fn request(order: Order, streams: Vec<OwnedFd>) -> Result<CreateRequest, Failure
         profile: None,
         image: Box::new(|| Ok(None)),
         no_pivot: order.no_pivot,
+        seed: None,
+        trace_log: None,
     })
 }
 
