@@ -33,6 +33,8 @@ pub enum When {
     NoAslr,
     /// Where the profile has a network of any kind.
     Inet,
+    /// Where scheduling is the host's.
+    Host,
     /// Where tasks take turns.
     Turns,
 }
@@ -126,6 +128,7 @@ impl Clause {
             "aslr" => When::Aslr,
             "no-aslr" => When::NoAslr,
             "inet" => When::Inet,
+            "host" => When::Host,
             "turns" => When::Turns,
             _ => return None,
         };
@@ -157,11 +160,17 @@ fn parse(data: &'static str) -> Result<BTreeMap<&'static str, Vec<Clause>>, &'st
 
 /// The rows of the condition of that name.
 pub fn clauses(name: &str) -> Option<&'static [Clause]> {
+    conditions().get(name).map(Vec::as_slice)
+}
+
+/// Every condition, by name.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    conditions().keys().copied()
+}
+
+fn conditions() -> &'static BTreeMap<&'static str, Vec<Clause>> {
     static CONDITIONS: OnceLock<BTreeMap<&'static str, Vec<Clause>>> = OnceLock::new();
-    CONDITIONS
-        .get_or_init(|| parse(DATA).expect("the embedded table is constant and a test reads every row of it"))
-        .get(name)
-        .map(Vec::as_slice)
+    CONDITIONS.get_or_init(|| parse(DATA).expect("the embedded table is constant and a test reads every row of it"))
 }
 
 #[cfg(test)]

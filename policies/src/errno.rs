@@ -9,14 +9,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct Errno(i32);
 
 /// asm-generic/errno-base.h and errno.h; only refusals make sense here.
-const NAMES: [(i32, &str); 10] = [
+const NAMES: [(i32, &str); 12] = [
     (1, "EPERM"),
     (2, "ENOENT"),
     (11, "EAGAIN"),
     (13, "EACCES"),
     (16, "EBUSY"),
     (22, "EINVAL"),
+    (25, "ENOTTY"),
     (38, "ENOSYS"),
+    (92, "ENOPROTOOPT"),
     (93, "EPROTONOSUPPORT"),
     (95, "EOPNOTSUPP"),
     (97, "EAFNOSUPPORT"),

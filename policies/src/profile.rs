@@ -550,15 +550,23 @@ fn rule(profile: &Profile, row: &'static syscalls::Row) -> Rule {
         When::Aslr => !profile.no_aslr,
         When::NoAslr => profile.no_aslr,
         When::Inet => profile.network != Network::None,
+        When::Host => profile.schedule == Schedule::Host,
         When::Turns => profile.schedule == Schedule::Turns,
     };
     let counting = condition::clauses(condition).into_iter().flatten().filter(|clause| counts(clause.when));
-    let rule = Rule {
-        clauses: counting.map(|clause| (class(clause.class), clause)).collect(),
-        ..unconditional(class(row.class(profile.schedule)))
+    let clauses: Vec<_> = counting.map(|clause| (class(clause.class), clause)).collect();
+    // Where a clause refuses, the call as a whole cannot pass unseen, whatever a profile changes.
+    let refused = clauses.iter().any(|(class, _)| *class != Class::Allow);
+    let own = match class(row.class(profile.schedule)) {
+        Class::Allow if refused => effective(row.class(profile.schedule)),
+        own => own,
     };
-    // Nothing is left to look at, and the kernel answers an unconditional call from its bitmap.
-    if rule.clauses.iter().all(|(class, _)| *class == rule.class) { unconditional(rule.class) } else { rule }
+    // Where nothing is left to look at, the kernel answers from its bitmap.
+    if clauses.iter().all(|(class, _)| *class == own) {
+        unconditional(own)
+    } else {
+        Rule { clauses, ..unconditional(own) }
+    }
 }
 
 #[derive(Serialize)]
