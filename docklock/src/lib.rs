@@ -22,6 +22,7 @@ pub mod inputs;
 pub mod kernel;
 pub mod launch;
 pub mod outputs;
+pub mod rerun;
 pub mod seal;
 pub mod signer;
 pub mod spans;

@@ -17,7 +17,7 @@ mod walk;
 #[cfg(test)]
 mod tests;
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use bpi_protocol::digest::Sha256Digest;
@@ -117,6 +117,16 @@ pub fn nothing() -> Outputs {
 /// Any [`OutputsError`] but [`OutputsError::Declared`].
 pub fn digest_layer(upperdir: &Path, limits: &Limits) -> Result<Outputs, OutputsError> {
     let mut walk = walk::Walk::new(limits, walk::Overlay::Upper);
+    walk.layer(upperdir)?;
+    Ok(walk.finish("layer"))
+}
+
+/// As [`digest_layer`], and writes the listing, of which the result is the digest.
+///
+/// # Errors
+/// As [`digest_layer`]; [`OutputsError::Io`] as well when the listing cannot be written.
+pub fn list_layer(upperdir: &Path, limits: &Limits, listing: &mut dyn Write) -> Result<Outputs, OutputsError> {
+    let mut walk = walk::Walk::new(limits, walk::Overlay::Upper).into_listing(listing);
     walk.layer(upperdir)?;
     Ok(walk.finish("layer"))
 }

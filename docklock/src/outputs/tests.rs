@@ -39,6 +39,17 @@ fn an_empty_layer_is_the_digest_of_no_bytes() {
 }
 
 #[test]
+fn a_listing_that_is_written_is_what_the_digest_is_of() {
+    let root = tempfile::tempdir().unwrap();
+    folder(&root.path().join("a"), 0o755);
+    file(&root.path().join("a/b"), b"hello\n", 0o644);
+    let mut listing = Vec::new();
+    let outputs = list_layer(root.path(), &Limits::default(), &mut listing).unwrap();
+    assert_eq!((outputs.clone(), outputs.digest), (layer(root.path()), Sha256Digest::of(&listing)));
+    assert!(String::from_utf8(listing).unwrap().ends_with("\"/a/b\"\n"));
+}
+
+#[test]
 fn every_kind_of_entry_has_its_line_in_byte_order() {
     let root = tempfile::tempdir().unwrap();
     folder(&root.path().join("a"), 0o755);

@@ -1,7 +1,7 @@
 //! The walk itself: descriptors all the way down, one line hashed for each entry.
 
 use std::ffi::OsStr;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
@@ -31,6 +31,7 @@ pub(super) struct Walk<'a> {
     limits: &'a Limits,
     overlay: Overlay,
     hash: Sha256,
+    listing: Option<&'a mut dyn Write>,
     entries: u64,
     bytes: u64,
     /// Path of the current entry in the container; empty for the root.
@@ -49,7 +50,13 @@ struct Frame {
 impl<'a> Walk<'a> {
     pub(super) fn new(limits: &'a Limits, overlay: Overlay) -> Self {
         let buffer = vec![0; BUFFER_BYTES];
-        Self { limits, overlay, hash: Sha256::new(), entries: 0, bytes: 0, path: Vec::new(), buffer }
+        Self { limits, overlay, hash: Sha256::new(), listing: None, entries: 0, bytes: 0, path: Vec::new(), buffer }
+    }
+
+    /// Writes every line as well.
+    pub(super) fn into_listing(mut self, listing: &'a mut dyn Write) -> Self {
+        self.listing = Some(listing);
+        self
     }
 
     pub(super) fn finish(self, scope: &str) -> Outputs {
@@ -259,9 +266,14 @@ impl<'a> Walk<'a> {
             Some((size, digest)) => format!("{letter}{mode:04o} {size} {digest} "),
             None => format!("{letter}{mode:04o} - - "),
         };
-        self.hash.update(facts.as_bytes());
         let slash = if matches!(letter, 'd' | 'o') { "/" } else { "" };
-        self.hash.update(format!("\"{}{slash}\"\n", json_escaped(&self.path)).as_bytes());
+        let line = format!("{facts}\"{}{slash}\"\n", json_escaped(&self.path));
+        self.hash.update(line.as_bytes());
+        if let Some(listing) = &mut self.listing
+            && let Err(source) = listing.write_all(line.as_bytes())
+        {
+            return Err(OutputsError::Io { deed: "list", path: self.shown(), source });
+        }
         Ok(())
     }
 
