@@ -221,7 +221,7 @@ pub enum Spin {
 pub enum CpuFeatures {
     /// All it can do.
     Host,
-    /// What every x86-64 processor can do, as far as libraries can be told by their environment.
+    /// What x86-64-v2 has, as far as libraries can be told by their environment.
     Baseline,
 }
 
@@ -468,8 +468,13 @@ fn check(name: &str, profile: &Profile) -> Result<(), PolicyError> {
     if profile.quantum == 0 {
         return wrong("quantum", profile.quantum.to_string(), "a turn is one notification at least");
     }
-    if let Some(zero) = profile.budget.named().find(|(_, max)| *max == Some(0)) {
-        return wrong("budget", zero.0.to_owned(), "a budget of nothing runs nothing; leave it out for no budget");
+    for (name, max) in profile.budget.named().filter_map(|(name, max)| Some((name, max?))) {
+        if max == 0 {
+            return wrong("budget", name.to_owned(), "a budget of nothing runs nothing; leave it out for no budget");
+        }
+        if profile.schedule == Schedule::Host {
+            return wrong("budget", name.to_owned(), "only turns are counted; schedule = \"host\" has no budgets");
+        }
     }
     if let Some(capability) = profile.capabilities.iter().find(|capability| !capability.starts_with("CAP_")) {
         return wrong("capabilities", capability.clone(), "a capability is spelled CAP_…");

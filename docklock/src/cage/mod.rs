@@ -89,11 +89,11 @@ pub struct Plan {
     pub argv: Sha256Digest,
     /// Digest of the canonical bytes of the environment array.
     pub env: Sha256Digest,
-    /// Logical budgets by name.
+    /// Budgets by name: of the cgroup, and logical ones.
     pub limits: BTreeMap<String, u64>,
     /// Every fence the policy demands, sorted by name.
     pub fence_report: Vec<Fence>,
-    /// Every source of nondeterminism, sorted by name.
+    /// Every source of nondeterminism that is decided before the start, sorted by name. The engine reports the others.
     pub sources: Vec<Source>,
     /// Whether processes may enter later.
     pub exec: ExecRule,
@@ -132,7 +132,7 @@ pub fn plan(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
     // Taken before what this host lacks is left out, so that equal plans have equal digests on unequal hosts.
     let config = normal::bytes(&spec, tenant_seccomp.as_ref())?;
     let config_digest = Sha256Digest::of(&config);
-    let limits = resources::limits(&spec);
+    let limits = resources::limits(&spec, &policy.profile().budget);
     let fence_report = fences::report(&mut spec, policy, host, apparmor.as_ref())?;
     let process = spec.process().as_ref().ok_or(PlanError::Missing { what: "process" })?;
     Ok(Plan {

@@ -2,13 +2,49 @@
 
 use std::collections::BTreeSet;
 
-use bpi_policies::{Policy, Rlimit};
+use bpi_policies::{CpuFeatures, Policy, Rlimit, Schedule};
 use oci_spec::runtime::{
     Capabilities, Capability, LinuxCapabilities, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, Spec,
 };
 
 use super::{Plan, PlanError};
 use crate::apparmor::AppArmorProfile;
+
+/// Without a limit.
+const UNLIMITED: u64 = u64::MAX;
+
+/// Every limit of getrlimit(2) under turns, where neither specification nor profile names one: otherwise a process has what the runtime's
+/// caller happens to have. The kernel's own defaults, but where those count memory or processors: there they would differ again.
+/// Processes are limited by the pids controller; RLIMIT_NPROC counts what the same user runs elsewhere on the host.
+const UNDER_TURNS: [(PosixRlimitType, Rlimit); 16] = [
+    (PosixRlimitType::RlimitAs, Rlimit { soft: UNLIMITED, hard: UNLIMITED }),
+    (PosixRlimitType::RlimitCore, Rlimit { soft: 0, hard: UNLIMITED }),
+    (PosixRlimitType::RlimitCpu, Rlimit { soft: UNLIMITED, hard: UNLIMITED }),
+    (PosixRlimitType::RlimitData, Rlimit { soft: UNLIMITED, hard: UNLIMITED }),
+    (PosixRlimitType::RlimitFsize, Rlimit { soft: UNLIMITED, hard: UNLIMITED }),
+    (PosixRlimitType::RlimitLocks, Rlimit { soft: UNLIMITED, hard: UNLIMITED }),
+    (PosixRlimitType::RlimitMemlock, Rlimit { soft: 8 << 20, hard: 8 << 20 }),
+    (PosixRlimitType::RlimitMsgqueue, Rlimit { soft: 819_200, hard: 819_200 }),
+    (PosixRlimitType::RlimitNice, Rlimit { soft: 0, hard: 0 }),
+    (PosixRlimitType::RlimitNofile, Rlimit { soft: 1 << 10, hard: 1 << 16 }),
+    (PosixRlimitType::RlimitNproc, Rlimit { soft: UNLIMITED, hard: UNLIMITED }),
+    (PosixRlimitType::RlimitRss, Rlimit { soft: UNLIMITED, hard: UNLIMITED }),
+    (PosixRlimitType::RlimitRtprio, Rlimit { soft: 0, hard: 0 }),
+    (PosixRlimitType::RlimitRttime, Rlimit { soft: UNLIMITED, hard: UNLIMITED }),
+    (PosixRlimitType::RlimitSigpending, Rlimit { soft: 1 << 15, hard: 1 << 15 }),
+    (PosixRlimitType::RlimitStack, Rlimit { soft: 8 << 20, hard: UNLIMITED }),
+];
+
+/// What tells glibc (manual, "Hardware Capability Tunables") and OpenSSL (OPENSSL_ia32cap(3)) to use nothing beyond x86-64-v2.
+/// glibc ignores names it does not know, and XSAVE stays: without it lazy binding would lose vector arguments. The second has EDX of CPUID 1
+/// in its low half (FXSR, SSE, SSE2), ECX in its high half (SSE3, SSSE3, CX16, SSE4.1, SSE4.2, POPCNT), and nothing of CPUID 7.
+const BASELINE: [(&str, &str); 2] = [
+    (
+        "GLIBC_TUNABLES",
+        "glibc.cpu.hwcaps=-AVX,-AVX2,-AVX512BW,-AVX512F,-AVX512VL,-BMI1,-BMI2,-ERMS,-FMA,-FMA4,-FSRM,-LZCNT,-MOVBE,-RTM",
+    ),
+    ("OPENSSL_ia32cap", "0x98220107000000:0"),
+];
 
 /// Cages the first process; returns the names of the capabilities it may ever hold.
 pub(super) fn cage_first(
@@ -49,17 +85,40 @@ fn cage(process: &mut Process, policy: &Policy) -> Result<(), PlanError> {
     }
     process.set_no_new_privileges(Some(true));
     process.user_mut().set_umask(Some(profile.umask));
-    let mut env = process.env().clone().unwrap_or_default();
-    if !env.iter().any(|entry| entry.starts_with("PATH=")) {
-        env.push(format!("PATH={}", profile.path));
-    }
-    process.set_env(Some(env));
+    process.set_env(Some(environment(process.env().clone().unwrap_or_default(), policy)));
     let mut rlimits = process.rlimits().clone().unwrap_or_default();
     for (name, limit) in &profile.rlimits {
-        lower(&mut rlimits, name, *limit)?;
+        let kind = name.parse().map_err(|_| PlanError::Unsupported {
+            what: "rlimits",
+            value: name.to_owned(),
+            why: "there is no such resource limit",
+        })?;
+        lower(&mut rlimits, kind, *limit);
+    }
+    if profile.schedule == Schedule::Turns {
+        for (kind, limit) in UNDER_TURNS {
+            if !rlimits.iter().any(|rlimit| rlimit.typ() == kind) {
+                lower(&mut rlimits, kind, limit);
+            }
+        }
     }
     process.set_rlimits(Some(rlimits));
     Ok(())
+}
+
+/// What the specification says, and what a program cannot do without. Locale and time zone stay the specification's: they are its inputs.
+///
+/// Masks for the processor's features are set only where the profile asks: a program sees them in its environment, they slow down what
+/// uses vector units, and they bind only libraries that look for them. A program that executes CPUID sees all.
+fn environment(mut env: Vec<String>, policy: &Policy) -> Vec<String> {
+    let path = [("PATH", policy.profile().path.as_str())];
+    let masks = BASELINE.into_iter().filter(|_| policy.profile().cpu_features == CpuFeatures::Baseline);
+    for (name, value) in path.into_iter().chain(masks) {
+        if !env.iter().any(|entry| entry.strip_prefix(name).is_some_and(|rest| rest.starts_with('='))) {
+            env.push(format!("{name}={value}"));
+        }
+    }
+    env
 }
 
 fn no_capabilities() -> LinuxCapabilities {
@@ -101,12 +160,8 @@ fn names(set: &Option<Capabilities>) -> BTreeSet<String> {
     set.iter().flatten().map(|capability| name(*capability)).collect()
 }
 
-fn lower(rlimits: &mut Vec<PosixRlimit>, name: &str, limit: Rlimit) -> Result<(), PlanError> {
-    let kind: PosixRlimitType = name.parse().map_err(|_| PlanError::Unsupported {
-        what: "rlimits",
-        value: name.to_owned(),
-        why: "there is no such resource limit",
-    })?;
+/// The stricter of what is asked and `limit`.
+fn lower(rlimits: &mut Vec<PosixRlimit>, kind: PosixRlimitType, limit: Rlimit) {
     let present = rlimits.iter().position(|rlimit| rlimit.typ() == kind);
     let asked = present.map_or(limit, |at| Rlimit { soft: rlimits[at].soft(), hard: rlimits[at].hard() });
     let hard = asked.hard.min(limit.hard);
@@ -116,5 +171,4 @@ fn lower(rlimits: &mut Vec<PosixRlimit>, name: &str, limit: Rlimit) -> Result<()
         Some(at) => rlimits[at] = lowered,
         None => rlimits.push(lowered),
     }
-    Ok(())
 }

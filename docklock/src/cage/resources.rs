@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bpi_policies::Limits;
 use bpi_policies::profile::Profile;
+use bpi_policies::{Budget, Limits};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources, Spec};
 
 use super::PlanError;
@@ -89,15 +89,23 @@ fn no_pids_limit() -> LinuxPids {
     pids
 }
 
-/// The budgets of a run as its receipt names them.
-pub(super) fn limits(spec: &Spec) -> BTreeMap<String, u64> {
+/// The budgets of a run as its receipt names them: the cgroup's, then the cage's own.
+pub(super) fn limits(spec: &Spec, budget: &Budget) -> BTreeMap<String, u64> {
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     let memory = resources.and_then(|resources| resources.memory().as_ref()).and_then(LinuxMemory::limit);
     let pids = resources.and_then(|resources| resources.pids().as_ref()).map(LinuxPids::limit);
-    [("memoryBytes", memory), ("pids", pids)]
+    let of_host = [("memoryBytes", memory), ("pids", pids)];
+    let of_host = of_host.map(|(name, limit)| (name, limit.and_then(|limit| u64::try_from(limit).ok())));
+    let own = [
+        ("calls", budget.calls_max),
+        ("virtualSeconds", budget.virtual_seconds_max),
+        ("tasks", budget.tasks_max),
+        ("mappedBytes", budget.memory_bytes_max),
+        ("fileBytes", budget.file_bytes_max),
+    ];
+    of_host
         .into_iter()
-        .filter_map(|(name, limit)| {
-            Some((name.to_owned(), u64::try_from(limit?).ok().filter(|limit| (1..1 << 53).contains(limit))?))
-        })
+        .chain(own)
+        .filter_map(|(name, limit)| Some((name.to_owned(), limit.filter(|limit| (1..1 << 53).contains(limit))?)))
         .collect()
 }

@@ -1,17 +1,17 @@
-//! What the cage controls of each source of nondeterminism, for the receipt's `assurance`.
+//! What the cage controls of each source of nondeterminism before a run starts, for the receipt's `assurance`.
 //!
-//! Today it controls what namespaces, limits and the executor can fix. What a later stage will virtualise is `uncontrolled` here, so that
-//! no receipt claims more than was done.
+//! Namespaces, mounts and the plan fix some. The rest is the engine's under turns, and only the run can tell what of it was controlled;
+//! under the host's schedule nothing controls it, and it is `uncontrolled` here, so that no receipt claims more than was done.
 
 use bpi_policies::profile::FROM_SPEC;
-use bpi_policies::{Namespace, Network, Policy};
+use bpi_policies::{Namespace, Network, Policy, Schedule};
 use bpi_protocol::receipt::Source;
 use oci_spec::runtime::Spec;
 
 use super::namespaces::Shared;
 
-/// Sources that nothing here controls yet.
-const OPEN: [&str; 11] = [
+/// Sources that only an engine can control, and whose status it reports.
+const ENGINE: [&str; 11] = [
     "clock",
     "cpuid",
     "entropy",
@@ -25,7 +25,7 @@ const OPEN: [&str; 11] = [
     "sysinfo",
 ];
 
-/// Every source, sorted by name.
+/// Every source of which the plan knows the status, sorted by name.
 pub(super) fn of(spec: &Spec, policy: &Policy, shared: &Shared) -> Vec<Source> {
     let profile = policy.profile();
     // Where the policy allows a connection, the caller may make it after the container is created.
@@ -41,9 +41,10 @@ pub(super) fn of(spec: &Spec, policy: &Policy, shared: &Shared) -> Vec<Source> {
         ("umask", true),
     ];
     let fixed = fixed.map(|(name, controlled)| (name, if controlled { "controlled" } else { "uncontrolled" }));
+    let open = ENGINE.into_iter().filter(|_| profile.schedule == Schedule::Host);
     let mut rows: Vec<Source> = fixed
         .into_iter()
-        .chain(OPEN.map(|name| (name, "uncontrolled")))
+        .chain(open.map(|name| (name, "uncontrolled")))
         .map(|(name, status)| Source { name: name.to_owned(), status: status.to_owned() })
         .collect();
     rows.sort_by(|a, b| a.name.cmp(&b.name));

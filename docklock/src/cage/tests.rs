@@ -448,6 +448,97 @@ fn the_stricter_of_two_limits_wins() {
 }
 
 #[test]
+fn a_logical_budget_is_in_the_limits_of_the_run() {
+    let site = "extends = \"strict\"\n[budget]\ncalls_max = 1000\nvirtual_seconds_max = 60\ntasks_max = 8\nmemory_bytes_max = 5\nfile_bytes_max = 6";
+    let plan = planned(&spec(CTR, |_| {}), &Policy::parse("site", site).unwrap()).unwrap();
+    let budgets = ["calls", "virtualSeconds", "tasks", "mappedBytes", "fileBytes"].map(|name| plan.limits[name]);
+    assert_eq!((budgets, plan.limits["pids"]), ([1000, 60, 8, 5, 6], 4096));
+    let without = planned(&spec(CTR, |_| {}), &policy("strict")).unwrap().limits;
+    assert_eq!(without.keys().collect::<Vec<_>>(), ["pids"]);
+}
+
+fn rlimit(process: &Process, name: &str) -> Option<(u64, u64)> {
+    let kind: oci_spec::runtime::PosixRlimitType = name.parse().unwrap();
+    let rlimit = process.rlimits().iter().flatten().find(|rlimit| rlimit.typ() == kind)?;
+    Some((rlimit.soft(), rlimit.hard()))
+}
+
+/// The kernel's list: asm-generic/resource.h.
+const RLIMITS: [&str; 16] = [
+    "RLIMIT_AS",
+    "RLIMIT_CORE",
+    "RLIMIT_CPU",
+    "RLIMIT_DATA",
+    "RLIMIT_FSIZE",
+    "RLIMIT_LOCKS",
+    "RLIMIT_MEMLOCK",
+    "RLIMIT_MSGQUEUE",
+    "RLIMIT_NICE",
+    "RLIMIT_NOFILE",
+    "RLIMIT_NPROC",
+    "RLIMIT_RSS",
+    "RLIMIT_RTPRIO",
+    "RLIMIT_RTTIME",
+    "RLIMIT_SIGPENDING",
+    "RLIMIT_STACK",
+];
+
+#[test]
+fn under_turns_no_resource_limit_is_the_hosts() {
+    let asked = spec(CTR, |spec| {
+        spec["process"]["rlimits"] = json!([
+            {"type": "RLIMIT_NOFILE", "soft": 256, "hard": 512}, {"type": "RLIMIT_STACK", "soft": 1 << 30, "hard": 1 << 30}])
+    });
+    for name in ["strict", "standard"] {
+        let plan = planned(&asked, &policy(name)).unwrap();
+        let first = plan.spec.process().clone().unwrap();
+        let entering: Process =
+            serde_json::from_value(json!({"args": ["/bin/sh"], "cwd": "/", "user": {"uid": 0, "gid": 0}})).unwrap();
+        let later = plan_exec(&plan, &entering).unwrap();
+        for rlimit_name in RLIMITS {
+            assert!(rlimit(&first, rlimit_name).is_some() && rlimit(&later, rlimit_name).is_some(), "{rlimit_name}");
+        }
+        assert_eq!(rlimit(&first, "RLIMIT_NOFILE"), Some((256, 512)));
+        assert_eq!(rlimit(&first, "RLIMIT_CORE"), Some((0, 0)));
+        assert_eq!(rlimit(&first, "RLIMIT_NPROC"), Some((u64::MAX, u64::MAX)));
+    }
+    let stack = |name| rlimit(planned(&asked, &policy(name)).unwrap().spec.process().as_ref().unwrap(), "RLIMIT_STACK");
+    assert_eq!([stack("strict"), stack("standard")], [Some((8 << 20, 8 << 20)), Some((1 << 30, 1 << 30))]);
+    let service = planned(&asked, &policy("service")).unwrap().spec.process().clone().unwrap();
+    assert_eq!((rlimit(&service, "RLIMIT_NPROC"), rlimit(&service, "RLIMIT_CORE")), (None, Some((0, 0))));
+}
+
+#[test]
+fn under_turns_the_engine_tells_what_the_plan_cannot() {
+    let names = |name| -> BTreeSet<String> {
+        planned(&spec(CTR, |_| {}), &policy(name)).unwrap().sources.into_iter().map(|source| source.name).collect()
+    };
+    let plans = ["aslr", "environment", "hostname", "mounts", "network", "umask"].map(str::to_owned);
+    assert_eq!((names("strict"), names("standard")), (BTreeSet::from(plans.clone()), BTreeSet::from(plans)));
+    let open = &names("service") - &names("strict");
+    let service = planned(&spec(CTR, |_| {}), &policy("service")).unwrap();
+    assert!(open.contains("clock") && open.contains("cpuid") && open.len() == 11, "{open:?}");
+    assert!(open.iter().all(|name| source(&service, name) == "uncontrolled"));
+}
+
+#[test]
+fn a_program_sees_no_processor_mask_that_its_profile_did_not_ask_for() {
+    let env = |policy: &Policy, change: fn(&mut Value)| {
+        planned(&spec(CTR, change), policy).unwrap().spec.process().as_ref().unwrap().env().clone().unwrap()
+    };
+    let masks =
+        |env: &[String]| env.iter().filter(|entry| entry.contains("hwcaps") || entry.contains("ia32cap")).count();
+    let baseline = Policy::parse("site", "extends = \"strict\"\ncpu_features = \"baseline\"").unwrap();
+    for name in Policy::embedded_names() {
+        assert_eq!(masks(&env(&policy(name), |_| {})), 0, "{name}");
+    }
+    assert_eq!(masks(&env(&baseline, |_| {})), 2);
+    let own = env(&baseline, |spec| spec["process"]["env"] = json!(["OPENSSL_ia32cap=:0", "LANG=de_DE.UTF-8"]));
+    assert_eq!(own[..2], ["OPENSSL_ia32cap=:0", "LANG=de_DE.UTF-8"]);
+    assert_eq!(own.iter().filter(|entry| entry.starts_with("OPENSSL_ia32cap=")).count(), 1);
+}
+
+#[test]
 fn an_update_cannot_lift_a_limit() {
     let plan = planned(&spec(CTR, |_| {}), &policy("strict")).unwrap();
     let asked: LinuxResources =

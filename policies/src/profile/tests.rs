@@ -351,9 +351,12 @@ fn only_service_leaves_scheduling_to_the_host() {
 
 #[test]
 fn a_number_of_the_schedule_outside_its_range_is_refused() {
-    for (line, field) in
-        [("epoch = 253402300800", "epoch"), ("quantum = 0", "quantum"), ("[budget]\ncalls_max = 0", "budget")]
-    {
+    for (line, field) in [
+        ("epoch = 253402300800", "epoch"),
+        ("quantum = 0", "quantum"),
+        ("[budget]\ncalls_max = 0", "budget"),
+        ("schedule = \"host\"\n[budget]\ntasks_max = 9", "budget"),
+    ] {
         let error = Policy::parse("site", &format!("extends = \"strict\"\n{line}")).unwrap_err();
         assert!(matches!(error, PolicyError::Value { field: named, .. } if named == field), "{error}");
     }
