@@ -338,6 +338,16 @@ fn a_profile_cannot_open_what_a_condition_refuses() {
     assert_eq!(site.decide(&call("socket", [17, 3, 768, 0, 0, 0])), denied("EPERM"));
 }
 
+/// docs/profiles.md shows what a site may write.
+#[test]
+fn the_documented_profile_can_be_read() {
+    let page = include_str!("../../../docs/profiles.md");
+    let example = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let policy = Policy::parse("site", example).unwrap();
+    assert_eq!((policy.profile().epoch, policy.profile().budget.tasks_max), (1_767_225_600, Some(256)));
+    assert_eq!(policy.decide(&call("getpriority", [0; 6])), Class::Virtual);
+}
+
 #[test]
 fn only_service_leaves_scheduling_to_the_host() {
     let schedules = Policy::embedded_names().map(|name| Policy::embedded(name).unwrap().profile().schedule);
