@@ -131,6 +131,17 @@ pub fn list_layer(upperdir: &Path, limits: &Limits, listing: &mut dyn Write) -> 
     Ok(walk.finish("layer"))
 }
 
+/// Measures a root file system that a run starts from and nothing writes to meanwhile. Each line has owner, group, time of last change and
+/// device number as well, which a program can see.
+///
+/// # Errors
+/// As [`digest_layer`].
+pub fn digest_image(root: &Path, limits: &Limits) -> Result<Sha256Digest, OutputsError> {
+    let mut walk = walk::Walk::new(limits, walk::Overlay::Image);
+    walk.layer(root)?;
+    Ok(walk.finish("layer").digest)
+}
+
 /// Measures the paths that a plan declared, resolved inside `rootfs`. One that does not exist is not an entry; one inside another is
 /// counted once. Links on the way are followed inside `rootfs`, a link at the end is an entry itself.
 ///

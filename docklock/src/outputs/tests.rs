@@ -50,6 +50,19 @@ fn a_listing_that_is_written_is_what_the_digest_is_of() {
 }
 
 #[test]
+fn an_image_is_another_one_when_a_time_in_it_is() {
+    let root = tempfile::tempdir().unwrap();
+    file(&root.path().join("a"), b"hello\n", 0o644);
+    let digest = || digest_image(root.path(), &Limits::default()).unwrap();
+    let (layer_before, before) = (layer(root.path()), digest());
+    assert_eq!(before, digest());
+    let file = fs::File::options().write(true).open(root.path().join("a")).unwrap();
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(layer(root.path()), layer_before);
+    assert_ne!(digest(), before);
+}
+
+#[test]
 fn every_kind_of_entry_has_its_line_in_byte_order() {
     let root = tempfile::tempdir().unwrap();
     folder(&root.path().join("a"), 0o755);

@@ -24,6 +24,8 @@ pub(super) enum Overlay {
     None,
     /// The upper directory of an overlay, whose attributes speak of the layers below.
     Upper,
+    /// One that a run starts from: what it can see of owners and times counts too.
+    Image,
 }
 
 /// A measurement under way.
@@ -32,6 +34,8 @@ pub(super) struct Walk<'a> {
     overlay: Overlay,
     hash: Sha256,
     listing: Option<&'a mut dyn Write>,
+    /// Owner and time of the current entry, in a listing that has them.
+    owner_and_time: Option<String>,
     entries: u64,
     bytes: u64,
     /// Path of the current entry in the container; empty for the root.
@@ -50,7 +54,17 @@ struct Frame {
 impl<'a> Walk<'a> {
     pub(super) fn new(limits: &'a Limits, overlay: Overlay) -> Self {
         let buffer = vec![0; BUFFER_BYTES];
-        Self { limits, overlay, hash: Sha256::new(), listing: None, entries: 0, bytes: 0, path: Vec::new(), buffer }
+        Self {
+            limits,
+            overlay,
+            hash: Sha256::new(),
+            listing: None,
+            owner_and_time: None,
+            entries: 0,
+            bytes: 0,
+            path: Vec::new(),
+            buffer,
+        }
     }
 
     /// Writes every line as well.
@@ -175,6 +189,10 @@ impl<'a> Walk<'a> {
     fn entry(&mut self, parent: BorrowedFd<'_>, name: &[u8]) -> Result<Option<OwnedFd>, OutputsError> {
         let name = OsStr::from_bytes(name);
         let stat = fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(|errno| self.failed("stat", errno))?;
+        if self.overlay == Overlay::Image {
+            let (uid, gid, seconds, nanos) = (stat.st_uid, stat.st_gid, stat.st_mtime, stat.st_mtime_nsec);
+            self.owner_and_time = Some(format!("{uid}:{gid} {seconds}.{nanos:09} {} ", stat.st_rdev));
+        }
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => self.file(parent, name).map(|()| None),
             FileType::Directory => self.folder(parent, name, &stat).map(Some),
@@ -267,7 +285,8 @@ impl<'a> Walk<'a> {
             None => format!("{letter}{mode:04o} - - "),
         };
         let slash = if matches!(letter, 'd' | 'o') { "/" } else { "" };
-        let line = format!("{facts}\"{}{slash}\"\n", json_escaped(&self.path));
+        let more = self.owner_and_time.as_deref().unwrap_or_default();
+        let line = format!("{facts}{more}\"{}{slash}\"\n", json_escaped(&self.path));
         self.hash.update(line.as_bytes());
         if let Some(listing) = &mut self.listing
             && let Err(source) = listing.write_all(line.as_bytes())

@@ -4,6 +4,7 @@
 //! <spool_dir>/<boundary>/records/000000000000.json   one DSSE envelope each, never changed
 //!                            head.json                   a hint where the chain ends; recovered from records/ when it lies
 //!                            open/<intent>.json          intents that nothing has closed yet, and who runs them
+//!                            configs/<digest>.json       configurations, to do a run again
 //!                            lock, orphans.lock, settled.json
 //! ```
 //!
@@ -14,6 +15,7 @@ mod boundary;
 mod chain;
 mod disk;
 mod error;
+mod kept;
 mod open;
 mod process;
 mod recovery;

@@ -263,11 +263,16 @@ impl Intent {
         let boundary = request.boundary.clone();
         let id = request.id.clone();
         let (cage, config) = (plan.cage.clone(), plan.config_digest);
+        // A run that the kernel schedules is not repeated, and the environment of a service is best kept nowhere.
+        let kept = plan.params.seed.is_some().then(|| plan.config.clone());
         let (dir, cgroup) = (home.dir.clone(), cgroup.to_owned());
         Self::spawn(request.boundary.clone(), request.id.clone(), move || {
             let _span = span("intend");
             let spool = shared.spool(&boundary)?;
             orphan::close_orphans(&shared, &spool)?;
+            if let Some(Err(error)) = kept.map(|config| spool.keep_config(&config)) {
+                tracing::warn!(container = id, %error, "the configuration was not kept, so the run cannot be done again from its receipt alone");
+            }
             let owner = ProcessRef::of(std::process::id())?;
             let facts =
                 OpenFacts { container_id: id.clone(), owner, state_dir: dir, cgroups: vec![PathBuf::from(cgroup)] };
