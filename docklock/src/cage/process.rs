@@ -14,8 +14,8 @@ use crate::apparmor::AppArmorProfile;
 const UNLIMITED: u64 = u64::MAX;
 
 /// Every limit of getrlimit(2) under turns, where neither specification nor profile names one: otherwise a process has what the runtime's
-/// caller happens to have. The kernel's own defaults, but where those count memory or processors: there they would differ again.
-/// Processes are limited by the pids controller; RLIMIT_NPROC counts what the same user runs elsewhere on the host.
+/// caller happens to have. The kernel's own defaults, but numbers where those follow from the host's memory (NPROC, SIGPENDING) or are
+/// too small for today's programs (NOFILE). None is above what services usually have: raising one takes CAP_SYS_RESOURCE.
 const UNDER_TURNS: [(PosixRlimitType, Rlimit); 16] = [
     (PosixRlimitType::RlimitAs, Rlimit { soft: UNLIMITED, hard: UNLIMITED }),
     (PosixRlimitType::RlimitCore, Rlimit { soft: 0, hard: UNLIMITED }),
@@ -26,8 +26,8 @@ const UNDER_TURNS: [(PosixRlimitType, Rlimit); 16] = [
     (PosixRlimitType::RlimitMemlock, Rlimit { soft: 8 << 20, hard: 8 << 20 }),
     (PosixRlimitType::RlimitMsgqueue, Rlimit { soft: 819_200, hard: 819_200 }),
     (PosixRlimitType::RlimitNice, Rlimit { soft: 0, hard: 0 }),
-    (PosixRlimitType::RlimitNofile, Rlimit { soft: 1 << 10, hard: 1 << 16 }),
-    (PosixRlimitType::RlimitNproc, Rlimit { soft: UNLIMITED, hard: UNLIMITED }),
+    (PosixRlimitType::RlimitNofile, Rlimit { soft: 1 << 10, hard: 1 << 14 }),
+    (PosixRlimitType::RlimitNproc, Rlimit { soft: 1 << 15, hard: 1 << 15 }),
     (PosixRlimitType::RlimitRss, Rlimit { soft: UNLIMITED, hard: UNLIMITED }),
     (PosixRlimitType::RlimitRtprio, Rlimit { soft: 0, hard: 0 }),
     (PosixRlimitType::RlimitRttime, Rlimit { soft: UNLIMITED, hard: UNLIMITED }),
