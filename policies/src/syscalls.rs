@@ -174,8 +174,9 @@ mod tests {
             "signalfd signalfd4",
             "inotify_init inotify_init1 inotify_add_watch inotify_rm_watch",
             "timerfd_create timerfd_settime timerfd_gettime",
-            "open openat openat2 creat",
-            "futex futex_waitv",
+            "open openat creat",
+            "openat2 futex_waitv",
+            "shmctl semctl msgctl",
             "poll ppoll select pselect6 epoll_wait epoll_pwait epoll_pwait2",
         ] {
             let classes = |name| named(name).map(|row| (row.host, row.turns));
