@@ -229,3 +229,96 @@ fn a_monitor_that_is_killed_takes_its_container_along_and_its_intent_is_closed()
     assert!(deleted.status.success(), "{}", stderr(&deleted));
     assert!(!host.path("state/.oci/gone").exists() && !host.path("state/local/gone").exists());
 }
+
+/// A folder with a busybox and links to it.
+fn root_of(host: &Host) -> String {
+    let root = host.path("root");
+    if root.exists() {
+        return root.to_str().unwrap().to_owned();
+    }
+    fs::create_dir_all(root.join("bin")).unwrap();
+    fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+    for name in ["sh", "cat", "echo", "id", "sleep"] {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
+    }
+    root.to_str().unwrap().to_owned()
+}
+
+/// `docklock run --rootfs` under a profile that every host can enforce, with an empty standard input.
+fn run_in(host: &Host, options: &[&str], script: &str) -> std::process::Output {
+    let root = root_of(host);
+    let arguments =
+        [&["run", "--profile", "service", "--rootfs", &root][..], options, &["--", "/bin/sh", "-c", script]].concat();
+    host.command(&arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+#[test]
+fn a_program_runs_in_a_root_file_system_that_stays_as_it_is() {
+    if cannot_run() {
+        return;
+    }
+    let host = Host::new();
+    let kept = host.path("kept");
+    let script = "echo new > /file; echo $A; pwd; id -u";
+    let options = ["--quiet", "--env", "A=1", "--workdir", "/bin", "--user", "7", "--out", kept.to_str().unwrap()];
+    let refused = run_in(&host, &options, script);
+    assert_eq!(stdout(&refused), "1\n/bin\n7\n", "user 7 may not write to /: {}", stderr(&refused));
+    fs::remove_dir_all(&kept).unwrap();
+    let output = run_in(&host, &["--quiet", "--out", kept.to_str().unwrap()], script);
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(0), "\n/\n0\n"), "{}", stderr(&output));
+    assert_eq!(fs::read_to_string(kept.join("file")).unwrap(), "new\n");
+    assert!(!host.path("root/file").exists());
+    assert_fails(&run_in(&host, &["--out", kept.to_str().unwrap()], "true"), 125, "DL0706", &["kept"]);
+    assert_fails(&run_in(&host, &["--user", "nobody"], "true"), 125, "DL0720", &["nobody"]);
+    let missing = host.run(&["run", "--rootfs", "/no/such", "--", "true"]);
+    assert_fails(&missing, 125, "DL0705", &["/no/such"]);
+}
+
+#[test]
+fn a_measured_root_file_system_is_an_image_in_the_receipt() {
+    if cannot_run() {
+        return;
+    }
+    let host = Host::new();
+    let evidence = host.path("evidence");
+    let output = run_in(&host, &["--quiet", "--pin", "--receipt-dir", evidence.to_str().unwrap()], "true");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let run: serde_json::Value = serde_json::from_slice(&fs::read(evidence.join("run.json")).unwrap()).unwrap();
+    assert_eq!(run["image"]["mediaType"], "application/vnd.bpi.rootfs.listing.v1");
+    let verified = stdout(&host.run(&["verify", evidence.to_str().unwrap(), "--trust", &host.trust()]));
+    assert!(verified.contains("D1, schedule host; uncontrolled: "), "{verified}");
+}
+
+#[test]
+fn two_runs_that_differ_are_status_5_and_told_where_and_equal_ones_keep_their_status() {
+    if cannot_run() {
+        return;
+    }
+    let host = Host::new();
+    let equal = run_in(&host, &["--twice"], "echo out; echo x > /file; exit 3");
+    assert_eq!((equal.status.code(), stdout(&equal).as_str()), (Some(3), "out\n"), "{}", stderr(&equal));
+    assert!(stderr(&equal).contains("same: nothing differs"), "{}", stderr(&equal));
+    let differ = run_in(&host, &["--twice"], "cat /proc/sys/kernel/random/uuid > /file");
+    assert_eq!(differ.status.code(), Some(5), "{}", stderr(&differ));
+    let text = stderr(&differ);
+    assert!(text.contains("changed: /file") && text.contains("different: first in outputs"), "{text}");
+    let json = run_in(&host, &["--twice", "--format", "json"], "echo same");
+    let found: serde_json::Value = serde_json::from_str(&stdout(&json)).unwrap();
+    assert_eq!((&found["same"], json.status.code()), (&true.into(), Some(0)));
+}
+
+#[test]
+fn of_many_seeds_those_that_fail_are_named_and_their_output_is_shown() {
+    if cannot_run() {
+        return;
+    }
+    let host = Host::new();
+    let good = run_in(&host, &["--seeds", "1..3"], "echo hidden");
+    assert_eq!(good.status.code(), Some(0), "{}", stderr(&good));
+    let text = stdout(&good);
+    assert!(text.contains("seed 3: exited 0") && text.contains("all 3 seeds") && !text.contains("hidden"), "{text}");
+    let bad = run_in(&host, &["--seeds", "5..6", "--format", "json"], "exit 9");
+    let found: serde_json::Value = serde_json::from_str(&stdout(&bad)).unwrap();
+    assert_eq!((bad.status.code(), &found["failed"]), (Some(9), &serde_json::json!([5, 6])));
+    assert_eq!(host.run(&["run", "--seeds", "3..1", "--rootfs", "/", "--", "x"]).status.code(), Some(2));
+}

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use docklock::config::ConfigError;
+use docklock::rerun::recipe::RecipeError;
 use docklock::signer::SignerError;
 use docklock::spool::SpoolError;
 use docklock::task::{ErrorCode, TaskError};
@@ -14,6 +15,9 @@ use crate::output::plain;
 const FAILED: u8 = 1;
 /// Exit status of input that cannot be read as what it should be.
 const MISUSE: u8 = 2;
+
+/// Exit status of a run that cannot be done again here.
+const CANNOT: u8 = 3;
 
 /// Exit status of a failure of ours where other statuses are the container's.
 const OF_RUN: u8 = 125;
@@ -71,6 +75,26 @@ pub(crate) enum Failure {
     NoReceipt { status: u32, reason: String },
     #[error("could not use the bundle's {}: {reason}", path.display())]
     Bundle { path: PathBuf, reason: String },
+    #[error("--user {user:?} cannot be used: {reason}")]
+    User { user: String, reason: String },
+    #[error("--mount {text:?} is refused: {reason}")]
+    MountArgument { text: String, reason: String },
+    #[error("the series was interrupted before there was anything to compare")]
+    Interrupted,
+    #[error("{} is no log of decisions: {reason}", path.display())]
+    Log { path: PathBuf, reason: String },
+    #[error("{} is no listing of outputs: {reason}", path.display())]
+    Listing { path: PathBuf, reason: String },
+    #[error("{} cannot be compared: {reason}", path.display())]
+    Incomparable { path: PathBuf, reason: String },
+    #[error("the run cannot be done again here: {0}")]
+    Recipe(#[from] RecipeError),
+    #[error("the run cannot be done again here: its configuration is not at hand: {looked}; name it with --spec FILE")]
+    NoConfig { looked: String },
+    #[error("the run cannot be done again here: {what} is {found} here, and {wanted} in the receipt")]
+    OtherGround { what: &'static str, found: String, wanted: String },
+    #[error("the run cannot be done again here: {0}")]
+    NoGround(String),
     #[error("{0}")]
     OfRun(Box<Failure>),
     #[error("could not {deed}: {source}")]
@@ -105,6 +129,16 @@ impl Failure {
             Self::NoReceipt { .. } => "DL0715",
             Self::System { .. } => "DL0716",
             Self::Bundle { .. } => "DL0717",
+            Self::User { .. } => "DL0720",
+            Self::MountArgument { .. } => "DL0721",
+            Self::Interrupted => "DL0722",
+            Self::Incomparable { .. } => "DL0723",
+            Self::Log { .. } => "DL0901",
+            Self::Listing { .. } => "DL0902",
+            Self::NoConfig { .. } => "DL0903",
+            Self::Recipe(_) => "DL0904",
+            Self::OtherGround { .. } => "DL0905",
+            Self::NoGround(_) => "DL0906",
             Self::OfRun(failure) => failure.code(),
         }
     }
@@ -120,6 +154,9 @@ impl Failure {
             | Self::Signal { .. }
             | Self::Unsupported { .. }
             | Self::Spool(SpoolError::Boundary { .. }) => MISUSE,
+            Self::User { .. } | Self::MountArgument { .. } => MISUSE,
+            Self::Log { .. } | Self::Listing { .. } | Self::Incomparable { .. } => MISUSE,
+            Self::Recipe(_) | Self::NoConfig { .. } | Self::OtherGround { .. } | Self::NoGround(_) => CANNOT,
             Self::OfRun(_) => OF_RUN,
             _ => FAILED,
         }

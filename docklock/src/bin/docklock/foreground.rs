@@ -1,7 +1,8 @@
 //! What a command in the foreground owes its terminal and its signals.
 
 use std::io::{self, IsTerminal};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use docklock::task::Task;
 use nix::sys::signal::{SigSet, Signal};
@@ -76,31 +77,76 @@ impl Signals {
         Ok(Self(set))
     }
 
-    /// Passes them to the task from now to the end of this process.
-    pub(crate) fn pass_to(self, task: &Arc<Task>, terminal: bool) -> Result<(), Failure> {
+    /// Passes them on from now to the end of this process, to whichever container is attended to.
+    pub(crate) fn pass(self, terminal: bool) -> Result<Arc<Attended>, Failure> {
         let Self(set) = self;
-        let task = Arc::clone(task);
-        if terminal {
-            resize(&task);
-        }
+        let attended = Arc::new(Attended::default());
+        let passing = Arc::clone(&attended);
         std::thread::Builder::new()
             .name("signals".to_owned())
-            .spawn(move || pass_all(&set, &task, terminal))
-            .map(drop)
-            .map_err(|source| Failure::System { deed: "start the signal thread", source })
+            .spawn(move || pass_all(&set, &passing, terminal))
+            .map_err(|source| Failure::System { deed: "start the signal thread", source })?;
+        Ok(attended)
     }
 }
 
-fn pass_all(set: &SigSet, task: &Task, terminal: bool) {
+/// The container that gets this command's signals. One that arrives between two containers waits for the next.
+#[derive(Default)]
+pub(crate) struct Attended {
+    state: Mutex<(Option<Arc<Task>>, Vec<Signal>)>,
+    asked_to_end: AtomicBool,
+}
+
+impl Attended {
+    /// From now on it is this one, or none.
+    pub(crate) fn set(&self, task: Option<&Arc<Task>>, terminal: bool) {
+        if let Some(task) = task.filter(|_| terminal) {
+            resize(task);
+        }
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.0 = task.cloned();
+        if let Some(task) = task {
+            state.1.drain(..).for_each(|signal| pass_one(task, signal));
+        }
+    }
+
+    /// Whether a person or a supervisor has asked this command to end.
+    pub(crate) fn is_asked_to_end(&self) -> bool {
+        self.asked_to_end.load(Ordering::Relaxed)
+    }
+
+    fn pass(&self, signal: Signal) {
+        if matches!(signal, Signal::SIGHUP | Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM) {
+            self.asked_to_end.store(true, Ordering::Relaxed);
+        }
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match &state.0 {
+            Some(task) => pass_one(task, signal),
+            // Seven kinds, and each is pending once: the list stays short.
+            None if !state.1.contains(&signal) => state.1.push(signal),
+            None => {}
+        }
+    }
+
+    fn resized(&self) {
+        if let Some(task) = &self.state.lock().unwrap_or_else(PoisonError::into_inner).0 {
+            resize(task);
+        }
+    }
+}
+
+fn pass_one(task: &Task, signal: Signal) {
+    if let Err(error) = task.signal(signal as i32, false) {
+        tracing::debug!(%error, %signal, "a signal found no process");
+    }
+}
+
+fn pass_all(set: &SigSet, attended: &Attended, terminal: bool) {
     loop {
         match set.wait() {
-            Ok(Signal::SIGWINCH) if terminal => resize(task),
+            Ok(Signal::SIGWINCH) if terminal => attended.resized(),
             Ok(Signal::SIGWINCH) => {}
-            Ok(signal) => {
-                if let Err(error) = task.signal(signal as i32, false) {
-                    tracing::debug!(%error, %signal, "a signal found no process");
-                }
-            }
+            Ok(signal) => attended.pass(signal),
             Err(errno) => {
                 tracing::error!(%errno, "signals are no longer passed on");
                 return;

@@ -6,9 +6,12 @@
 #![deny(unsafe_code)]
 
 mod commands;
+mod difference;
 mod failure;
 mod foreground;
 mod output;
+mod program;
+mod stage;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use bpi_protocol::chain::Record;
 use bpi_protocol::evidence::{CHAIN_BYTES_MAX, Evidence, EvidenceError};
 use docklock::spool::{Spool, SpoolError};
 
@@ -30,6 +31,20 @@ pub(crate) fn write(spool: &Spool, seq: u64, dir: &Path) -> Result<(), Failure> 
         }
     }
     Ok(())
+}
+
+/// Writes the configuration of the receipt at `seq` to a new file, where the spool has kept it.
+pub(crate) fn write_config(spool: &Spool, seq: u64, path: &Path) -> Result<(), Failure> {
+    let stored = spool.record(seq)?;
+    let Record::Receipt(receipt) = &stored.record else {
+        let boundary = spool.boundary().to_string();
+        return Err(Failure::NotAReceipt { boundary, seq, kind: stored.record.kind() });
+    };
+    let digest = receipt.run.config.digest;
+    let Some(config) = spool.config(&digest)? else {
+        return Err(Failure::NoConfig { looked: format!("the spool has not kept {digest}") });
+    };
+    fs::write(path, config).map_err(|source| Failure::File { deed: "write", path: path.to_path_buf(), source })
 }
 
 /// The envelopes from the intent to its receipt, both included.
