@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub const CONFIG_VARIABLE: &str = "DOCKLOCK_CONFIG";
 /// The file that is read when nothing else was asked for and it exists.
 pub const CONFIG_FILE: &str = "/etc/docklock/docklock.toml";
-/// Longest configuration file in bytes: eight short fields need less than two thousand.
+/// Longest configuration file in bytes: nine short fields need less than two thousand.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 /// Longest SPIFFE id in bytes, by the SPIFFE-ID specification, section 2.3.
 const SPIFFE_ID_BYTES_MAX: usize = 2048;
@@ -30,6 +30,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The chains of records, one folder for each boundary.
     pub spool_dir: PathBuf,
+    /// Temporary folders of `docklock run --rootfs` and `docklock rerun`: on a disk, and not on an overlay.
+    pub stage_dir: PathBuf,
     /// A site's own profiles, `<name>.toml`.
     pub profiles_dir: PathBuf,
     /// Profile of a container that asks for none.
@@ -48,6 +50,7 @@ impl Default for Config {
             key_file: "/etc/docklock/host.key".into(),
             state_dir: "/run/docklock".into(),
             spool_dir: "/var/lib/docklock/spool".into(),
+            stage_dir: "/var/lib/docklock/stage".into(),
             profiles_dir: "/etc/docklock/profiles".into(),
             default_profile: "standard".into(),
             default_pod_profile: "service".into(),
@@ -158,6 +161,7 @@ impl Config {
             ("key_file", &self.key_file),
             ("state_dir", &self.state_dir),
             ("spool_dir", &self.spool_dir),
+            ("stage_dir", &self.stage_dir),
             ("profiles_dir", &self.profiles_dir),
         ];
         for (field, path) in paths {

@@ -28,6 +28,7 @@ impl Host {
             line("key_file", "key"),
             line("state_dir", "state"),
             line("spool_dir", "spool"),
+            line("stage_dir", "stage"),
             line("profiles_dir", "profiles"),
         ];
         host.write("docklock.toml", &text.concat());

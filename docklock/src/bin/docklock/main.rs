@@ -19,7 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{completion, config, doctor, explain, keygen, man, oci, profiles, receipts, run, verify};
+use commands::{completion, config, diff, doctor, explain, keygen, man, oci, profiles, receipts, rerun, run, verify};
 use failure::Failure;
 
 const LONG_ABOUT: &str = "\
@@ -34,13 +34,14 @@ Exit status:
   1    failed; one sentence on standard error says why, with a code that docs/errors.md explains
   2    wrong usage, or input that cannot be read as what it should be
   `run`, `oci run` and `oci exec` end with the status of the container's process, and with 125 for a failure of their own.
-  `verify` has its own table: see `docklock verify --help`.
+  `verify`, `diff`, `rerun` and `run --twice` have their own tables: see their --help.
 
 Files:
   /etc/docklock/docklock.toml     configuration; every field has a default
   /etc/docklock/host.key          the host's signing key, mode 0600 (`docklock keygen`)
   /etc/docklock/profiles/         a site's own profiles
   /var/lib/docklock/spool/        the chains of records, one folder for each boundary
+  /var/lib/docklock/stage/        temporary folders of `run --rootfs` and `rerun`
   /run/docklock/                  state of running containers
 
 Environment:
@@ -50,9 +51,12 @@ Examples:
   docklock keygen                              make the host's key
   docklock doctor                              what this kernel can enforce
   docklock run --bundle ./hello                run a bundle and keep its receipt
+  docklock run --rootfs ./debian --twice -- make check
+                                               run a program two times and compare every decision
   docklock receipts list                       the newest records of this host
   docklock receipts export hello ./evidence    evidence to hand over
-  docklock verify ./evidence --trust host.pub.pem";
+  docklock verify ./evidence --trust host.pub.pem
+  docklock rerun ./evidence                    do it again and compare";
 
 #[derive(Parser)]
 #[command(name = "docklock", version = docklock::seal::VERSION, about = "Runs containers in a cage and seals receipts", long_about = LONG_ABOUT, after_long_help = AFTER_HELP)]
@@ -69,6 +73,8 @@ enum Command {
     Run(run::Arguments),
     Verify(verify::Arguments),
     Explain(explain::Arguments),
+    Diff(diff::Arguments),
+    Rerun(rerun::Arguments),
     Receipts(receipts::Arguments),
     Keygen(keygen::Arguments),
     Doctor(doctor::Arguments),
@@ -85,6 +91,8 @@ impl Command {
             Self::Run(arguments) => run::run(arguments, config.as_deref()),
             Self::Verify(arguments) => verify::run(&arguments),
             Self::Explain(arguments) => explain::run(&arguments),
+            Self::Diff(arguments) => diff::run(&arguments),
+            Self::Rerun(arguments) => rerun::run(&arguments, config.as_deref()),
             Self::Receipts(arguments) => receipts::run(&arguments, config.as_deref()),
             Self::Keygen(arguments) => keygen::run(&arguments, config.as_deref()),
             Self::Doctor(arguments) => doctor::run(&arguments),

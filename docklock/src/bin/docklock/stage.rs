@@ -37,18 +37,22 @@ pub(crate) struct Bundle {
 }
 
 impl Stage {
-    /// Makes the folder, for this user alone, and a mount namespace of this process. The process must still have one thread, and
+    /// Makes the folder below `parent`, for this user alone, and a mount namespace of this process. The process must still have one thread, and
     /// what is forked later (the engine's launcher) shares the namespace.
-    pub(crate) fn make() -> Result<Self, Failure> {
+    pub(crate) fn make(parent: &Path) -> Result<Self, Failure> {
         let failed = |deed| move |errno: Errno| Failure::System { deed, source: errno.into() };
         unshare(CloneFlags::CLONE_NEWNS).map_err(failed("make a mount namespace (this needs root)"))?;
         let none: Option<&str> = None;
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none).map_err(failed("leave the host's mounts"))?;
-        let parent = std::env::temp_dir();
+        DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(|source| Failure::File {
+            deed: "make the folder",
+            path: parent.to_path_buf(),
+            source,
+        })?;
         let mut name = [0; 6];
         getrandom::fill(&mut name)
             .map_err(|error| Failure::System { deed: "get random bytes", source: std::io::Error::other(error) })?;
-        let dir = parent.join(format!("docklock-{}", hex::encode(name)));
+        let dir = parent.join(hex::encode(name));
         make_folder(&dir)?;
         Ok(Self { dir })
     }
@@ -197,7 +201,7 @@ fn overlay(lower: &[PathBuf], upper: &Path, work: &Path, target: &Path) -> Resul
         if errno == Errno::EINVAL || errno == Errno::ELOOP {
             // The kernel's words for an upper folder on an overlay of its own.
             let source = std::io::Error::other(format!(
-                "{errno}; the temporary folder must not lie on an overlay: set TMPDIR to a folder on a disk or in memory"
+                "{errno}; stage_dir of the configuration must lie on a disk or in memory, not on an overlay"
             ));
             return Failure::File { deed: "mount an overlay on", path: target.to_path_buf(), source };
         }

@@ -2,6 +2,7 @@
 
 pub(crate) mod completion;
 pub(crate) mod config;
+pub(crate) mod diff;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod export;
@@ -10,5 +11,6 @@ pub(crate) mod man;
 pub(crate) mod oci;
 pub(crate) mod profiles;
 pub(crate) mod receipts;
+pub(crate) mod rerun;
 pub(crate) mod run;
 pub(crate) mod verify;

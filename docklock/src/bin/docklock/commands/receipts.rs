@@ -97,7 +97,7 @@ pub(crate) fn run(arguments: &Arguments, config: Option<&Path>) -> Result<u8, Fa
     }
 }
 
-fn no_receipt(spool: &Spool, wanted: &str, records: &[StoredRecord]) -> Failure {
+pub(crate) fn no_receipt(spool: &Spool, wanted: &str, records: &[StoredRecord]) -> Failure {
     match records.last() {
         Some(last) => {
             Failure::NotAReceipt { boundary: spool.boundary().to_string(), seq: last.seq, kind: last.record.kind() }
@@ -120,7 +120,7 @@ fn spools(dir: &Path, named: Option<&Boundary>) -> Result<Vec<Spool>, Failure> {
 }
 
 /// The records that answer to `wanted`. Without a boundary every chain is asked; the first that knows it answers, `local` before others.
-fn find(dir: &Path, named: Option<&Boundary>, wanted: &str) -> Result<(Spool, Vec<StoredRecord>), Failure> {
+pub(crate) fn find(dir: &Path, named: Option<&Boundary>, wanted: &str) -> Result<(Spool, Vec<StoredRecord>), Failure> {
     let mut spools = spools(dir, named)?;
     spools.sort_by_key(|spool| *spool.boundary() != Boundary::local());
     let first = spools.first().map_or_else(Boundary::local, |spool| spool.boundary().clone());

@@ -149,7 +149,7 @@ fn in_foreground(arguments: &Arguments, config: Config) -> Result<u8, Failure> {
         }
     }
     let spool_dir = config.spool_dir.clone();
-    let ground = ground(arguments)?;
+    let ground = ground(arguments, &config)?;
     let engine = Engine::start(config)?;
     let outcome = Signals::hold().and_then(|signals| {
         let attended = signals.pass(arguments.terminal(&ground))?;
@@ -189,7 +189,7 @@ impl Arguments {
 }
 
 /// What is run, and over what.
-fn ground(arguments: &Arguments) -> Result<Ground, Failure> {
+fn ground(arguments: &Arguments, config: &Config) -> Result<Ground, Failure> {
     // A bundle as it stands is run in place; everything else must not write to what it starts from.
     let staged = !arguments.argv.is_empty()
         || arguments.twice
@@ -203,7 +203,7 @@ fn ground(arguments: &Arguments) -> Result<Ground, Failure> {
     };
     ground.pin = arguments.pin;
     if staged {
-        ground.stage = Some(Stage::make()?);
+        ground.stage = Some(Stage::make(&config.stage_dir)?);
     }
     Ok(ground)
 }

@@ -86,6 +86,8 @@ pub(crate) struct Order<'a> {
     pub(crate) seed: Option<[u8; 32]>,
     /// A new file for the engine's log.
     pub(crate) trace: Option<&'a Path>,
+    /// What it writes is not measured, as in a run without a layer.
+    pub(crate) unmeasured: bool,
     /// A new folder for what it writes.
     pub(crate) layer: Option<&'a Path>,
     /// Name of the container.
@@ -146,7 +148,7 @@ pub(crate) fn make(
         boundary: Boundary::local(),
         bundle,
         rootfs,
-        layer: layer.clone(),
+        layer: layer.clone().filter(|_| !order.unmeasured),
         io,
         profile: order.profile.map(str::to_owned),
         image: ground.image(),
