@@ -4,6 +4,8 @@
 //! goes into the run, what only this host knows goes beside it. Lists are sorted here, so the order in which the engine gathered
 //! them never shows in the run-hash. The one look at the outside is [`RuntimeIdentity`], which names this binary.
 
+mod vector;
+
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -23,6 +25,8 @@ use bpi_protocol::run::{
 };
 use bpi_protocol::schema::ESCAPES_MAX;
 use sha2::{Digest as _, Sha256};
+
+pub use vector::host_vector;
 
 use crate::clock::{self, ClockError};
 use crate::engine::report::Report;

@@ -221,7 +221,12 @@ impl Task {
         let Parts { id, boundary, plan, group, created, pidfd, streams, supervisor, image, rootfs, layer, cage } =
             parts;
         let pid = created.pid;
-        let image = std::thread::spawn(image);
+        let host = shared.host.clone();
+        let image = std::thread::spawn(move || {
+            // A millisecond under a hypervisor, and needed at the end only.
+            drop(seal::host_vector(&host));
+            image()
+        });
         let task = Arc::new(Self {
             shared: Arc::clone(shared),
             id,

@@ -163,7 +163,7 @@ fn measure(task: &Task, started: SystemTime, ending: Ending, finished: SystemTim
         started,
         finished,
         kernel: task.shared.host.kernel.clone(),
-        host_vector: None,
+        host_vector: Some(seal::host_vector(&task.shared.host)),
         cpu_usec: stats.cpu_usec,
         memory_peak_bytes: stats.memory_peak_bytes,
         output_undelivered: streams.undelivered,
