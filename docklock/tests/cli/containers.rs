@@ -5,11 +5,19 @@ use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use bpi_policies::Policy;
+use bpi_protocol::chain::Record;
+use bpi_protocol::digest::Sha256Digest;
+use bpi_protocol::evidence::Evidence;
+use bpi_protocol::run::Image;
+use docklock::cage::{self, PlanRequest};
+use docklock::host::HostCapabilities;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use oci_spec::runtime::Spec;
 
 use crate::host::{Host, assert_fails, stderr, stdout};
 
@@ -321,4 +329,127 @@ fn of_many_seeds_those_that_fail_are_named_and_their_output_is_shown() {
     let found: serde_json::Value = serde_json::from_str(&stdout(&bad)).unwrap();
     assert_eq!((bad.status.code(), &found["failed"]), (Some(9), &serde_json::json!([5, 6])));
     assert_eq!(host.run(&["run", "--seeds", "3..1", "--rootfs", "/", "--", "x"]).status.code(), Some(2));
+}
+
+/// Runs a bundle once under the profile `service` and returns its evidence.
+fn first_run(host: &Host, script: &str, options: &[&str]) -> String {
+    let bundle = host.bundle(&["/bin/busybox", "sh", "-c", script]);
+    let evidence = host.path("first").to_str().unwrap().to_owned();
+    let fixed = ["run", "--quiet", "--profile", "service", "--bundle", bundle.to_str().unwrap(), "--receipt-dir"];
+    let output = host.command(&[&fixed[..], &[&evidence], options].concat()).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    evidence
+}
+
+#[test]
+fn a_rerun_has_the_same_run_hash_and_one_that_cannot_be_is_status_3_and_says_why() {
+    if cannot_run() {
+        return;
+    }
+    let host = Host::new();
+    let evidence = first_run(&host, "echo hello", &["--pin"]);
+    let bundle = host.path("bundle");
+    let rerun = |extra: &[&str]| host.run(&[&["rerun", &evidence][..], extra].concat());
+    let same = rerun(&["--bundle", bundle.to_str().unwrap()]);
+    assert_eq!(same.status.code(), Some(0), "{}{}", stdout(&same), stderr(&same));
+    assert!(stdout(&same).contains("rerun: the same run-hash"), "{}", stdout(&same));
+    // The kernel scheduled it, so nobody has kept its configuration.
+    let rootfs = bundle.join("rootfs");
+    let rootfs = rootfs.to_str().unwrap();
+    assert_fails(&rerun(&["--rootfs", rootfs]), 3, "DL0903", &["--spec"]);
+    assert_fails(&rerun(&[]), 3, "DL0906", &["--rootfs"]);
+    let spec = host.write("spec.json", "{}");
+    assert_fails(&rerun(&["--rootfs", rootfs, "--spec", spec.to_str().unwrap()]), 3, "DL0904", &["the receipt names"]);
+    fs::write(bundle.join("rootfs/more"), "").unwrap();
+    let other = rerun(&["--bundle", bundle.to_str().unwrap()]);
+    assert_fails(&other, 3, "DL0905", &["root file system"]);
+    assert_eq!(host.run(&["rerun", &evidence, "--rootfs", "/", "--bundle", "/"]).status.code(), Some(2));
+    assert_fails(&host.run(&["rerun", "nobody"]), 1, "DL0312", &["nobody"]);
+}
+
+#[test]
+fn a_rerun_that_differs_is_status_5_and_names_what_differs() {
+    if cannot_run() {
+        return;
+    }
+    let host = Host::new();
+    let evidence = first_run(&host, "cat /proc/sys/kernel/random/uuid", &["--pin"]);
+    let bundle = host.path("bundle");
+    let output = host.run(&["rerun", &evidence, "--bundle", bundle.to_str().unwrap(), "--format", "json"]);
+    assert_eq!(output.status.code(), Some(5), "{}", stderr(&output));
+    let found: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(found["difference"]["differ"][0]["member"], "result.stdout.digest");
+    assert_ne!(found["runHash"], found["rerunHash"]);
+    let diff = host.run(&["diff", &evidence, &format!("{evidence}/run.json")]);
+    assert_eq!((diff.status.code(), stdout(&diff).contains("same: nothing differs")), (Some(0), true));
+    assert_fails(&host.run(&["diff", &evidence, host.path("key").to_str().unwrap()]), 2, "DL0723", &["another kind"]);
+}
+
+/// An image of a root file system in two layers, the second of which hides `/gone`: its OCI layout as a tar, and its manifest's digest.
+fn image(host: &Host, rootfs: &Path) -> (String, Sha256Digest) {
+    let layout = host.path("layout");
+    let blobs = layout.join("blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
+    let tar = |options: &[&str], from: &Path, to: &Path| {
+        let status =
+            Command::new("tar").args(options).arg("--file").arg(to).arg("--directory").arg(from).arg(".").status();
+        assert!(status.unwrap().success());
+    };
+    let put = |bytes: &[u8], kind: &str| {
+        let digest = Sha256Digest::of(bytes);
+        fs::write(blobs.join(digest.to_string()), bytes).unwrap();
+        let media_type = format!("application/vnd.oci.image.{kind}");
+        (
+            digest,
+            serde_json::json!({ "mediaType": media_type, "digest": format!("sha256:{digest}"), "size": bytes.len() }),
+        )
+    };
+    let layer = |from: &Path| {
+        let path = host.path("layer.tar.gz");
+        tar(&["--create", "--gzip"], from, &path);
+        put(&fs::read(&path).unwrap(), "layer.v1.tar+gzip").1
+    };
+    fs::write(rootfs.join("gone"), "").unwrap();
+    let below = layer(rootfs);
+    fs::remove_file(rootfs.join("gone")).unwrap();
+    let hiding = host.path("hiding");
+    fs::create_dir(&hiding).unwrap();
+    fs::write(hiding.join(".wh.gone"), "").unwrap();
+    let manifest = serde_json::json!({ "schemaVersion": 2, "layers": [below, layer(&hiding)] });
+    let (digest, descriptor) = put(manifest.to_string().as_bytes(), "manifest.v1+json");
+    fs::write(layout.join("index.json"), serde_json::json!({ "manifests": [descriptor] }).to_string()).unwrap();
+    let archive = host.path("image.tar");
+    tar(&["--create"], &layout, &archive);
+    (archive.to_str().unwrap().to_owned(), digest)
+}
+
+#[test]
+fn a_rerun_takes_its_root_from_an_image_with_the_receipts_manifest_and_from_no_other() {
+    if cannot_run() {
+        return;
+    }
+    let host = Host::new();
+    let evidence = first_run(&host, "[ ! -e /gone ] && echo hello", &["--pin"]);
+    let bundle = host.path("bundle");
+    let (archive, manifest) = image(&host, &bundle.join("rootfs"));
+    let bytes = fs::read(format!("{evidence}/receipt.sigstore.json")).unwrap();
+    let record = Evidence::from_bytes(&bytes).unwrap().entry().unwrap().record;
+    let Record::Receipt(mut receipt) = record else { panic!("a run ends with a receipt") };
+    let media_type = "application/vnd.oci.image.manifest.v1+json".to_owned();
+    receipt.run.image = Some(Image { media_type, digest: manifest });
+    host.seal_receipt("imaged", &receipt);
+    let (policy, here) = (Policy::embedded("service").unwrap(), HostCapabilities::probe());
+    let spec = Spec::load(bundle.join("config.json")).unwrap();
+    let rootfs = Path::new("/r");
+    let request = PlanRequest { spec: &spec, policy: &policy, host: &here, rootfs, has_layer: true, seed: None };
+    let config = host.path("plan.json");
+    fs::write(&config, cage::plan(&request).unwrap().config).unwrap();
+    let config = config.to_str().unwrap();
+    let same = host.run(&["rerun", "imaged", "--image", &archive, "--spec", config]);
+    assert_eq!(same.status.code(), Some(0), "{}{}", stdout(&same), stderr(&same));
+    receipt.run.image.as_mut().unwrap().digest = Sha256Digest::EMPTY;
+    host.seal_receipt("other", &receipt);
+    let other = host.run(&["rerun", "other", "--image", &archive, "--spec", config]);
+    assert_fails(&other, 3, "DL0906", &["no image with the manifest"]);
+    assert!(fs::read_dir(host.path("stage")).unwrap().next().is_none(), "nothing is left on the stage");
 }

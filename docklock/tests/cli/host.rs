@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use std::time::SystemTime;
 
 use bpi_protocol::digest::Sha256Digest;
-use bpi_protocol::receipt::{Fence, Intent};
+use bpi_protocol::receipt::{Fence, Intent, Receipt};
 use bpi_protocol::run::{CageRef, Params, StreamDigest};
 use docklock::engine::report::Report;
 use docklock::seal::{self, Ending, Facts, RuntimeIdentity};
@@ -92,6 +92,16 @@ impl Host {
         let host = seal::host("spiffe://bpi.local/host/test", &signer).unwrap();
         self.spool()
             .close(&signer, &intent.digest, |chain| seal::receipt_statement(&seal::receipt(&facts(id), chain, host)?))
+            .unwrap()
+    }
+
+    /// Chains an intent and this receipt of it, but for its place in the chain.
+    pub fn seal_receipt(&self, id: &str, receipt: &Receipt) -> Appended {
+        let intent = self.intend(id);
+        let mut receipt = receipt.clone();
+        receipt.observed.container_id = id.to_owned();
+        self.spool()
+            .close(&self.signer(), &intent.digest, |chain| seal::receipt_statement(&Receipt { chain, ..receipt }))
             .unwrap()
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use bpi_protocol::chain::Record;
 use clap::{Args, Subcommand};
 use docklock::config::Config;
+use docklock::rerun::CONFIG_FILE;
 use docklock::spool::{Boundary, Gap, Spool, SpoolError, StoredRecord, boundaries};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -70,6 +71,9 @@ enum Action {
         /// Folder to make
         #[arg(value_name = "DIR")]
         dir: PathBuf,
+        /// Also write config.json, so that others can do the run again: it shows arguments and environment in plain
+        #[arg(long)]
+        repeatable: bool,
     },
 }
 
@@ -80,12 +84,15 @@ pub(crate) fn run(arguments: &Arguments, config: Option<&Path>) -> Result<u8, Fa
         Action::List { newest } => list(&spools(&dir, named)?, *newest, arguments.format),
         Action::Show { wanted } => show(&find(&dir, named, wanted)?.1, arguments.format),
         Action::Gaps => gaps(&spools(&dir, named)?, arguments.format),
-        Action::Export { wanted, dir: target } => {
+        Action::Export { wanted, dir: target, repeatable } => {
             let (spool, records) = find(&dir, named, wanted)?;
             let Some(receipt) = records.iter().rev().find(|record| matches!(record.record, Record::Receipt(_))) else {
                 return Err(no_receipt(&spool, wanted, &records));
             };
             export::write(&spool, receipt.seq, target)?;
+            if *repeatable {
+                export::write_config(&spool, receipt.seq, &target.join(CONFIG_FILE))?;
+            }
             match arguments.format {
                 Format::Text => print(&format!("{}\n", target.display()))?,
                 Format::Json => print_json(
