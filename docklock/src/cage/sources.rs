@@ -6,7 +6,7 @@
 use bpi_policies::profile::FROM_SPEC;
 use bpi_policies::{Namespace, Network, Policy, Schedule};
 use bpi_protocol::receipt::Source;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Mount, Spec};
 
 use super::namespaces::Shared;
 
@@ -31,12 +31,14 @@ pub(super) fn of(spec: &Spec, policy: &Policy, shared: &Shared) -> Vec<Source> {
     // Where the policy allows a connection, the caller may make it after the container is created.
     let closed = matches!(profile.network, Network::None | Network::Loopback) && spec.hooks().is_none();
     let hostname = profile.hostname != FROM_SPEC && !shared.joined.contains(&Namespace::Uts);
-    let from_host = spec.mounts().iter().flatten().any(super::mounts::is_bind);
+    // What is read-only is an input, and measured as one before the start; what others could write meanwhile is nobody's.
+    let shared_mount =
+        spec.mounts().iter().flatten().any(|mount| super::mounts::is_bind(mount) && !is_read_only(mount));
     let fixed = [
         ("aslr", profile.no_aslr),
         ("environment", true),
         ("hostname", hostname),
-        ("mounts", !from_host),
+        ("mounts", !shared_mount),
         ("network", closed),
         ("umask", true),
     ];
@@ -49,4 +51,10 @@ pub(super) fn of(spec: &Spec, policy: &Policy, shared: &Shared) -> Vec<Source> {
         .collect();
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     rows
+}
+
+fn is_read_only(mount: &Mount) -> bool {
+    // As mount(8) reads them: the last word counts.
+    let words = mount.options().iter().flatten().filter(|option| matches!(option.as_str(), "ro" | "rw"));
+    words.last().is_some_and(|option| option == "ro")
 }

@@ -509,6 +509,19 @@ fn under_turns_no_resource_limit_is_the_hosts() {
 }
 
 #[test]
+fn a_mount_that_others_can_write_is_uncontrolled_and_a_read_only_one_is_left_to_its_measure() {
+    let with = |options: &[&str]| {
+        let mount = json!({ "destination": "/data", "type": "bind", "source": "/srv/data", "options": options });
+        let spec = spec(CTR, |spec| spec["mounts"].as_array_mut().unwrap().push(mount));
+        source(&planned(&spec, &policy("standard")).unwrap(), "mounts")
+    };
+    assert_eq!(
+        [with(&["rbind", "ro"]), with(&["ro", "rw", "rbind"]), with(&["rbind"])],
+        ["controlled", "uncontrolled", "uncontrolled"]
+    );
+}
+
+#[test]
 fn under_turns_the_engine_tells_what_the_plan_cannot() {
     let names = |name| -> BTreeSet<String> {
         planned(&spec(CTR, |_| {}), &policy(name)).unwrap().sources.into_iter().map(|source| source.name).collect()
