@@ -55,6 +55,6 @@ pub(super) fn of(spec: &Spec, policy: &Policy, shared: &Shared) -> Vec<Source> {
 
 fn is_read_only(mount: &Mount) -> bool {
     // As mount(8) reads them: the last word counts.
-    let words = mount.options().iter().flatten().filter(|option| matches!(option.as_str(), "ro" | "rw"));
-    words.last().is_some_and(|option| option == "ro")
+    let mut words = mount.options().iter().flatten().filter(|option| matches!(option.as_str(), "ro" | "rw"));
+    words.next_back().is_some_and(|option| option == "ro")
 }

@@ -22,7 +22,20 @@ fn the_version_names_a_commit() {
 #[test]
 fn every_subcommand_explains_itself_with_an_example() {
     let host = Host::new();
-    for name in ["run", "verify", "explain", "receipts", "keygen", "doctor", "profiles", "oci", "completion", "man"] {
+    for name in [
+        "run",
+        "verify",
+        "explain",
+        "diff",
+        "rerun",
+        "receipts",
+        "keygen",
+        "doctor",
+        "profiles",
+        "oci",
+        "completion",
+        "man",
+    ] {
         let output = host.run(&[name, "--help"]);
         let text = stdout(&output);
         assert!(
@@ -207,6 +220,49 @@ fn explain_tells_what_ran() {
     let host = Host::new();
     let page = stdout(&host.run(&["explain", &host.evidence("demo")]));
     assert!(page.contains("demo") && page.contains("standard"), "{page}");
+}
+
+#[test]
+fn a_record_of_this_host_is_explained_and_compared_by_its_name() {
+    let host = Host::new();
+    host.seal("demo");
+    host.seal("other");
+    assert!(stdout(&host.run(&["explain", "demo"])).contains("Container demo"));
+    assert!(stdout(&host.run(&["explain", "3"])).contains("Container other"));
+    host.intend("busy");
+    assert!(stdout(&host.run(&["explain", "busy"])).contains("announcement only"));
+    let same = host.run(&["diff", "demo", "other"]);
+    assert_eq!((same.status.code(), stdout(&same).contains("same: nothing differs")), (Some(0), true));
+    assert_fails(&host.run(&["diff", "demo", "busy"]), 2, "DL0702", &["intent"]);
+    assert_fails(&host.run(&["explain", "nobody"]), 1, "DL0312", &["nobody"]);
+}
+
+#[test]
+fn two_logs_part_at_a_decision_that_is_named() {
+    let host = Host::new();
+    let log = |name: &str, result: i64| {
+        let mut bytes = b"DLTRACE1".to_vec();
+        for (call, result) in [(228_i32, 0_i64), (202, result)] {
+            bytes.extend(3_u32.to_le_bytes());
+            bytes.extend(call.to_le_bytes());
+            bytes.extend(1_640_995_200_000_000_000_u64.to_le_bytes());
+            bytes.extend(result.to_le_bytes());
+            bytes.extend([0; 16]);
+        }
+        let path = host.path(name);
+        fs::write(&path, bytes).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (one, same, other) = (log("one", 0), log("same", 0), log("other", -110));
+    assert_eq!(host.run(&["diff", &one, &same]).status.code(), Some(0));
+    let parted = host.run(&["diff", &one, &other]);
+    let text = stdout(&parted);
+    assert_eq!(parted.status.code(), Some(5), "{text}");
+    assert!(text.contains("both   task 3: clock_gettime(0x0, 0x0) = 0 at 1640995200.000000000"), "{text}");
+    assert!(text.contains("right  task 3: futex(0x0, 0x0) = -110"), "{text}");
+    assert!(text.trim_end().ends_with("different: decision 1 is the first that differs"), "{text}");
+    fs::write(host.path("torn"), b"DLTRACE1abc").unwrap();
+    assert_fails(&host.run(&["diff", &one, host.path("torn").to_str().unwrap()]), 2, "DL0901", &["cut off"]);
 }
 
 #[test]

@@ -90,8 +90,8 @@ impl Command {
         match self {
             Self::Run(arguments) => run::run(arguments, config.as_deref()),
             Self::Verify(arguments) => verify::run(&arguments),
-            Self::Explain(arguments) => explain::run(&arguments),
-            Self::Diff(arguments) => diff::run(&arguments),
+            Self::Explain(arguments) => explain::run(&arguments, config.as_deref()),
+            Self::Diff(arguments) => diff::run(&arguments, config.as_deref()),
             Self::Rerun(arguments) => rerun::run(&arguments, config.as_deref()),
             Self::Receipts(arguments) => receipts::run(&arguments, config.as_deref()),
             Self::Keygen(arguments) => keygen::run(&arguments, config.as_deref()),

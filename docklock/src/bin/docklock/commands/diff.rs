@@ -11,7 +11,7 @@ use clap::Args;
 use docklock::rerun::trace_diff::MAGIC;
 use docklock::rerun::{OUTPUTS_FILE, TRACE_FILE};
 
-use super::verify::read_evidence;
+use super::receipts;
 use crate::difference::{Difference, Side};
 use crate::failure::Failure;
 use crate::output::{Format, print, print_json};
@@ -22,7 +22,7 @@ use crate::output::{Format, print, print_json};
     long_about = "Compares two runs: image, configuration, cage, inputs, parameters, limits, result, the calls that were refused or answered; and, \
 where both are at hand, the files that they left and the first decision of the cage that differs, with its call, task, arguments and logical time.
 
-A and B are evidence (a folder, bundle or record), a run.json, a log of decisions (`docklock run --trace`), or a listing of outputs; both of a kind. \
+A and B are evidence (a folder, bundle or record), the container id or number of a receipt of this host, a run.json, a log of decisions (`docklock run --trace`), or a listing of outputs; both of a kind. \
 A folder written with --repeatable holds all of them. Nothing is believed or verified: that is what `docklock verify` does.",
     after_long_help = "\
 Exit status:
@@ -32,6 +32,7 @@ Exit status:
 
 Examples:
   docklock diff ./evidence-monday ./evidence-tuesday
+  docklock diff run-00c0ffee run-00c0ffef
   docklock diff one.trace other.trace --format json"
 )]
 pub(crate) struct Arguments {
@@ -51,8 +52,8 @@ const RUN_BYTES_MAX: usize = bpi_protocol::envelope::PAYLOAD_BYTES_MAX;
 /// Exit status when something differs.
 const DIFFERS: u8 = 5;
 
-pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
-    let (left, right) = (side(&arguments.left)?, side(&arguments.right)?);
+pub(crate) fn run(arguments: &Arguments, config: Option<&Path>) -> Result<u8, Failure> {
+    let (left, right) = (side(&arguments.left, config)?, side(&arguments.right, config)?);
     let comparable = (left.run.is_some() && right.run.is_some())
         || (left.trace.is_some() && right.trace.is_some())
         || (left.listing.is_some() && right.listing.is_some());
@@ -69,14 +70,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
 }
 
 /// Whatever `path` is.
-pub(crate) fn side(path: &Path) -> Result<Side, Failure> {
+pub(crate) fn side(path: &Path, config: Option<&Path>) -> Result<Side, Failure> {
     let unreadable = |source| Failure::EvidenceRead { path: path.to_path_buf(), source };
     let name = path.display().to_string();
     let nothing = Side { name, run: None, trace: None, listing: None };
+    if !path.exists() {
+        return Ok(Side { run: Some(run_of_evidence(path, config)?), ..nothing });
+    }
     if std::fs::metadata(path).map_err(unreadable)?.is_dir() {
         let at_hand = |file: &str| Some(path.join(file)).filter(|file| file.is_file());
         return Ok(Side {
-            run: Some(run_of_evidence(path)?),
+            run: Some(run_of_evidence(path, config)?),
             trace: at_hand(TRACE_FILE),
             listing: at_hand(OUTPUTS_FILE),
             ..nothing
@@ -92,7 +96,7 @@ pub(crate) fn side(path: &Path) -> Result<Side, Failure> {
         return Ok(Side { listing: Some(path.to_path_buf()), ..nothing });
     }
     let is_run = head.starts_with(b"{\"cage\":");
-    let run = if is_run { run_alone(path)? } else { run_of_evidence(path)? };
+    let run = if is_run { run_alone(path)? } else { run_of_evidence(path, config)? };
     Ok(Side { run: Some(run), ..nothing })
 }
 
@@ -108,9 +112,9 @@ fn run_alone(path: &Path) -> Result<Run, Failure> {
 }
 
 /// The run that evidence tells of.
-pub(crate) fn run_of_evidence(path: &Path) -> Result<Run, Failure> {
+fn run_of_evidence(path: &Path, config: Option<&Path>) -> Result<Run, Failure> {
     let malformed = |reason: String| Failure::EvidenceMalformed { path: path.to_path_buf(), reason };
-    let entry = read_evidence(path)?.entry().map_err(|error| malformed(error.to_string()))?;
+    let entry = receipts::evidence(path, config)?.entry().map_err(|error| malformed(error.to_string()))?;
     match entry.record {
         Record::Receipt(receipt) => Ok(receipt.run),
         other => Err(malformed(format!("it is an {}, which says nothing of how a run went", other.kind()))),

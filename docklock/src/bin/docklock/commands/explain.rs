@@ -2,13 +2,13 @@
 
 mod advice;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bpi_protocol::explain::explain;
 use clap::Args;
 use serde_json::json;
 
-use super::verify::read_evidence;
+use super::receipts;
 use crate::failure::Failure;
 use crate::output::{Format, plain, print, print_json};
 use advice::FromProfiles;
@@ -20,13 +20,14 @@ use advice::FromProfiles;
 to change if it should not be, how its tasks were ordered, what the cage controlled of each source of nondeterminism, and why it claims no more. \
 Whether any of it is true is what `docklock verify` says.
 
-EVIDENCE is a folder, a bundle, or one record of a spool; an abort is explained as well.
+EVIDENCE is a folder, a bundle or a record, or the container id or number of a record of this host; an abort is explained as well.
 
-Example:
-  docklock explain ./evidence"
+Examples:
+  docklock explain ./evidence
+  docklock explain hello"
 )]
 pub(crate) struct Arguments {
-    /// Folder, bundle or envelope
+    /// Folder, bundle or envelope; or a container id or record number of this host
     #[arg(value_name = "EVIDENCE")]
     evidence: PathBuf,
     /// How to print it
@@ -34,8 +35,8 @@ pub(crate) struct Arguments {
     format: Format,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
-    let evidence = read_evidence(&arguments.evidence)?;
+pub(crate) fn run(arguments: &Arguments, config: Option<&Path>) -> Result<u8, Failure> {
+    let evidence = receipts::evidence(&arguments.evidence, config)?;
     let page = explain(&evidence, &FromProfiles)
         .map_err(|error| Failure::EvidenceMalformed { path: arguments.evidence.clone(), reason: error.to_string() })?;
     match arguments.format {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use bpi_protocol::chain::Record;
+use bpi_protocol::evidence::Evidence;
 use clap::{Args, Subcommand};
 use docklock::config::Config;
 use docklock::rerun::CONFIG_FILE;
@@ -11,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::export;
+use super::verify::read_evidence;
 use crate::failure::Failure;
 use crate::output::{Format, columns, plain, print, print_json};
 
@@ -145,6 +147,17 @@ pub(crate) fn find(dir: &Path, named: Option<&Boundary>, wanted: &str) -> Result
         }
     }
     Err(no_such(named.unwrap_or(&first), wanted))
+}
+
+/// Evidence by its path; or, of this host, the newest record of a container (its receipt or its abort), or one by its number.
+pub(crate) fn evidence(named: &Path, config: Option<&Path>) -> Result<Evidence, Failure> {
+    let id = named.to_str().filter(|text| !text.contains('/') && !named.exists());
+    let Some(id) = id else { return read_evidence(named) };
+    let (spool, records) = find(&Config::load(config)?.spool_dir, None, id)?;
+    let Some(newest) = records.last() else { return Err(no_such(spool.boundary(), id)) };
+    let path = newest.path.clone();
+    Evidence::from_bytes(&newest.envelope.to_json())
+        .map_err(|error| Failure::EvidenceMalformed { path, reason: error.to_string() })
 }
 
 /// One line of `list`.

@@ -215,7 +215,7 @@ fn conclude(
 fn find(arguments: &Arguments, config: &Config) -> Result<First, Failure> {
     let path = Path::new(&arguments.receipt);
     if path.exists() {
-        let side = diff::side(path)?;
+        let side = diff::side(path, None)?;
         let entry = super::verify::read_evidence(path)?
             .entry()
             .map_err(|error| Failure::EvidenceMalformed { path: path.to_path_buf(), reason: error.to_string() })?;
