@@ -182,7 +182,7 @@ fn assurance(facts: &Facts, run: &Run) -> Assurance {
         execs: facts.execs.clone(),
         schedule: Some(facts.report.schedule.clone()),
         host_vector: facts.host_vector.clone(),
-        escapes: escapes(&facts.report.escapes),
+        escapes: escapes(&facts.report),
         counters: facts.report.counters.clone(),
     };
     assurance.level = claim::strongest(run, &assurance).as_str().to_owned();
@@ -249,14 +249,19 @@ fn sources(facts: &Facts) -> Vec<Source> {
     weakest_sources(&unseen.chain(seen).collect::<Vec<_>>())
 }
 
-/// Sorted, each once, and no more than a receipt may list: the last place tells how many were left out.
-fn escapes(found: &[String]) -> Vec<String> {
-    let mut escapes: Vec<String> = found.iter().map(|sentence| clip(sentence)).collect();
+/// Sorted, each sentence once, and no more than a receipt may list: one place tells how many were left out, here or by the engine, which
+/// counts on when it lists no more.
+fn escapes(report: &Report) -> Vec<String> {
+    let mut escapes: Vec<String> = report.escapes.iter().map(|sentence| clip(sentence)).collect();
     escapes.sort();
     escapes.dedup();
-    if escapes.len() > ESCAPES_MAX {
-        let left_out = escapes.len() - (ESCAPES_MAX - 1);
+    let counted = report.counters.get("escapes").copied().unwrap_or_default();
+    let mut left_out = counted.saturating_sub(report.escapes.len() as u64);
+    if escapes.len() + usize::from(left_out > 0) > ESCAPES_MAX {
+        left_out += (escapes.len() - (ESCAPES_MAX - 1)) as u64;
         escapes.truncate(ESCAPES_MAX - 1);
+    }
+    if left_out > 0 {
         escapes.push(format!("{left_out} further escapes are not listed"));
         escapes.sort();
     }
@@ -595,6 +600,11 @@ mod tests {
         let escapes = &receipt.assurance.escapes;
         assert_eq!((escapes.len(), escapes[0].as_str()), (ESCAPES_MAX, "37 further escapes are not listed"));
         assert_eq!(receipt.assurance.level, "D1");
+        // The engine itself lists no more than some, and counts all.
+        let mut report = Report { escapes: vec!["one".to_owned(), "one".to_owned()], ..Report::default() };
+        assert_eq!(super::escapes(&report), ["one"]);
+        report.counters.insert("escapes".to_owned(), 9);
+        assert_eq!(super::escapes(&report), ["7 further escapes are not listed", "one"]);
     }
 
     #[test]

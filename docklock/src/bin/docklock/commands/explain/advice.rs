@@ -92,7 +92,7 @@ impl Advice for FromProfiles {
                  profile standard waits on (on_deadlock = \"wait\").",
             ),
             (
-                "spin",
+                "without a call",
                 "A task computes without a system call while others wait for it. Profile standard stops it by the host's clock and says so in \
                  the receipt (on_spin = \"preempt\"); a program that sleeps or yields while it waits needs no such thing.",
             ),
@@ -148,9 +148,9 @@ mod tests {
     #[test]
     fn a_deadlock_a_spin_and_a_budget_are_three_things() {
         let advice: std::collections::BTreeSet<_> = [
-            "deadlock: task 1 waits in futex, task 2 in read",
-            "spin: task 3 made no system call for 100 ms while 2 others could run",
-            "budget: calls_max = 10 is used up",
+            "deadlock: task 1 waits in futex for: another task; task 2 waits in read for: a file",
+            "task 3 used the processor for 1000 ms without a call while others waited; the profile ends such a run",
+            "the budget of 10 calls is spent",
         ]
         .map(|reason| FromProfiles.on_abort(reason).unwrap())
         .into();
