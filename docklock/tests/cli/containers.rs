@@ -325,6 +325,7 @@ fn of_many_seeds_those_that_fail_are_named_and_their_output_is_shown() {
     assert_eq!(good.status.code(), Some(0), "{}", stderr(&good));
     let text = stdout(&good);
     assert!(text.contains("seed 3: exited 0") && text.contains("all 3 seeds") && !text.contains("hidden"), "{text}");
+    assert!(stderr(&good).contains("a seed changes nothing"), "{}", stderr(&good));
     let bad = run_in(&host, &["--seeds", "5..6", "--format", "json"], "exit 9");
     let found: serde_json::Value = serde_json::from_str(&stdout(&bad)).unwrap();
     assert_eq!((bad.status.code(), &found["failed"]), (Some(9), &serde_json::json!([5, 6])));

@@ -262,6 +262,9 @@ fn once(
     let attempt = attempt::make(engine, ground, attended, order, io)?;
     let status = attempt.exit.status;
     let receipt = attempt.sealed()?;
+    if (arguments.seed.is_some() || arguments.trace.is_some()) && !arguments.quiet {
+        tell_if_unordered(&attempt, spool_dir)?;
+    }
     if let Some(dir) = &arguments.receipt_dir {
         let spool = Spool::open_existing(spool_dir, &Boundary::local())?;
         export::write(&spool, receipt.seq, dir)?;
@@ -285,6 +288,18 @@ fn once(
         }
     }
     Ok(u8::try_from(status).unwrap_or(u8::MAX))
+}
+
+/// A seed and a log are the cage's, and under a profile that leaves the order to the kernel there are none.
+fn tell_if_unordered(attempt: &Attempt, spool_dir: &Path) -> Result<(), Failure> {
+    let run = attempt.receipt(spool_dir)?.0.run;
+    if run.params.seed.is_none() {
+        eprint_line(&format!(
+            "docklock: profile {} leaves order and randomness to the host: a seed changes nothing, and there is no log of decisions",
+            run.cage.profile
+        ));
+    }
+    Ok(())
 }
 
 /// Configuration, log and listing beside the evidence.

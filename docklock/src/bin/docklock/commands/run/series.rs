@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::attempt::{self, Attempt, Ground, Order};
-use super::{Arguments, eprint_line, inherited_streams, write_listing};
+use super::{Arguments, eprint_line, inherited_streams, tell_if_unordered, write_listing};
 use crate::difference::{Difference, Side};
 use crate::failure::Failure;
 use crate::foreground::Attended;
@@ -171,6 +171,9 @@ pub(super) fn of_seeds(
         let outputs = Outputs::make(stage)?;
         let attempt = attempt::make(engine, ground, attended, order, outputs.io(arguments.stdin()?)?)?;
         let (status, text) = (attempt.exit.status, summary(&attempt, spool_dir)?);
+        if found.is_empty() && attempt.exit.seal.is_ok() && !arguments.quiet {
+            tell_if_unordered(&attempt, spool_dir)?;
+        }
         let run_hash = match attempt.sealed() {
             Ok(_) => Some(attempt.receipt(spool_dir)?.1.to_string()),
             Err(_) => None,
