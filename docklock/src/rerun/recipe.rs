@@ -184,6 +184,15 @@ mod tests {
     }
 
     #[test]
+    fn so_is_that_of_what_containerd_writes() {
+        let spec: Spec = serde_json::from_str(include_str!("../cage/tests/ctr.json")).unwrap();
+        let first = planned(&spec, "strict");
+        let again = specification(&of(&first.config), &first.config, Path::new("/r"), &BTreeMap::new()).unwrap();
+        let text = |plan: Plan| String::from_utf8(plan.config).unwrap();
+        assert_eq!(text(first), text(planned(&again, "strict")));
+    }
+
+    #[test]
     fn another_configuration_a_missing_mount_and_a_superfluous_one_are_refused() {
         let plan = planned(&bind(&Spec::default()), "strict");
         let none = BTreeMap::new();
