@@ -350,8 +350,13 @@ fn configuration(arguments: &Arguments, config: &Config, first: &First) -> Resul
             return Ok(found);
         }
     }
-    let folder = first.folder.as_ref().map_or_else(String::new, |folder| format!("{} and ", folder.display()));
-    Err(Failure::NoConfig { looked: format!("{folder}{} hold none with digest {wanted}", config.spool_dir.display()) })
+    let folder = first.folder.as_ref().map_or_else(String::new, |folder| format!(" nor in {}", folder.display()));
+    let why = match first.run.params.seed {
+        Some(_) => "",
+        None => ", for the kernel scheduled this run, and such configurations are kept nowhere",
+    };
+    let looked = format!("there is none with digest {wanted} below {}{folder}{why}", config.spool_dir.display());
+    Err(Failure::NoConfig { looked })
 }
 
 fn read_config(path: &Path) -> Result<Vec<u8>, Failure> {
