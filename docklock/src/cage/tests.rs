@@ -37,6 +37,11 @@ fn policy(name: &str) -> Policy {
     Policy::embedded(name).unwrap()
 }
 
+/// An embedded profile where tasks take turns, whatever it says itself.
+fn turns(base: &str) -> Policy {
+    Policy::parse("site", &format!("extends = {base:?}\nschedule = \"turns\"")).unwrap()
+}
+
 fn spec(text: &str, change: impl FnOnce(&mut Value)) -> Spec {
     let mut value = serde_json::from_str(text).unwrap();
     change(&mut value);
@@ -300,7 +305,7 @@ fn containers_that_differ_in_names_and_places_have_one_digest() {
 
 #[test]
 fn a_seed_follows_from_the_plan_unless_somebody_chose_it_and_a_run_by_the_hosts_scheduler_has_none() {
-    let (spec, policy) = (spec(CTR, |_| ()), policy("strict"));
+    let (spec, policy) = (spec(CTR, |_| ()), turns("strict"));
     let seeded = |seed| {
         let host = host();
         let request =
@@ -449,7 +454,7 @@ fn the_stricter_of_two_limits_wins() {
 
 #[test]
 fn a_logical_budget_is_in_the_limits_of_the_run() {
-    let site = "extends = \"strict\"\n[budget]\ncalls_max = 1000\nvirtual_seconds_max = 60\ntasks_max = 8\nmemory_bytes_max = 5\nfile_bytes_max = 6";
+    let site = "extends = \"strict\"\nschedule = \"turns\"\n[budget]\ncalls_max = 1000\nvirtual_seconds_max = 60\ntasks_max = 8\nmemory_bytes_max = 5\nfile_bytes_max = 6";
     let plan = planned(&spec(CTR, |_| {}), &Policy::parse("site", site).unwrap()).unwrap();
     let budgets = ["calls", "virtualSeconds", "tasks", "mappedBytes", "fileBytes"].map(|name| plan.limits[name]);
     assert_eq!((budgets, plan.limits["pids"]), ([1000, 60, 8, 5, 6], 4096));
@@ -490,7 +495,7 @@ fn under_turns_no_resource_limit_is_the_hosts() {
             {"type": "RLIMIT_NOFILE", "soft": 256, "hard": 512}, {"type": "RLIMIT_STACK", "soft": 1 << 30, "hard": 1 << 30}])
     });
     for name in ["strict", "standard"] {
-        let plan = planned(&asked, &policy(name)).unwrap();
+        let plan = planned(&asked, &turns(name)).unwrap();
         let first = plan.spec.process().clone().unwrap();
         let entering: Process =
             serde_json::from_value(json!({"args": ["/bin/sh"], "cwd": "/", "user": {"uid": 0, "gid": 0}})).unwrap();
@@ -502,7 +507,7 @@ fn under_turns_no_resource_limit_is_the_hosts() {
         assert_eq!(rlimit(&first, "RLIMIT_CORE"), Some((0, 0)));
         assert_eq!(rlimit(&first, "RLIMIT_NPROC"), Some((32_768, 32_768)));
     }
-    let stack = |name| rlimit(planned(&asked, &policy(name)).unwrap().spec.process().as_ref().unwrap(), "RLIMIT_STACK");
+    let stack = |name| rlimit(planned(&asked, &turns(name)).unwrap().spec.process().as_ref().unwrap(), "RLIMIT_STACK");
     assert_eq!([stack("strict"), stack("standard")], [Some((8 << 20, 8 << 20)), Some((1 << 30, 1 << 30))]);
     let service = planned(&asked, &policy("service")).unwrap().spec.process().clone().unwrap();
     assert_eq!((rlimit(&service, "RLIMIT_NPROC"), rlimit(&service, "RLIMIT_CORE")), (None, Some((0, 0))));
@@ -523,12 +528,13 @@ fn a_mount_that_others_can_write_is_uncontrolled_and_a_read_only_one_is_left_to_
 
 #[test]
 fn under_turns_the_engine_tells_what_the_plan_cannot() {
-    let names = |name| -> BTreeSet<String> {
-        planned(&spec(CTR, |_| {}), &policy(name)).unwrap().sources.into_iter().map(|source| source.name).collect()
+    let names = |policy: &Policy| -> BTreeSet<String> {
+        planned(&spec(CTR, |_| {}), policy).unwrap().sources.into_iter().map(|source| source.name).collect()
     };
     let plans = ["aslr", "environment", "hostname", "mounts", "network", "umask"].map(str::to_owned);
-    assert_eq!((names("strict"), names("standard")), (BTreeSet::from(plans.clone()), BTreeSet::from(plans)));
-    let open = &names("service") - &names("strict");
+    let ordered = BTreeSet::from(plans);
+    assert_eq!([names(&turns("strict")), names(&turns("standard"))], [ordered.clone(), ordered.clone()]);
+    let open = &names(&policy("service")) - &ordered;
     let service = planned(&spec(CTR, |_| {}), &policy("service")).unwrap();
     assert!(open.contains("clock") && open.contains("cpuid") && open.len() == 11, "{open:?}");
     assert!(open.iter().all(|name| source(&service, name) == "uncontrolled"));
