@@ -1,0 +1,68 @@
+/* Everything that waits for something that never comes, with a limit. */
+#include "check.h"
+#include <mqueue.h>
+#include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <time.h>
+
+static int64_t now(void) {
+  struct timespec at;
+  clock_gettime(CLOCK_MONOTONIC, &at);
+  return at.tv_sec * 1000000000 + at.tv_nsec;
+}
+static struct timespec in_ms(int ms) {
+  struct timespec at;
+  clock_gettime(CLOCK_REALTIME, &at);
+  at.tv_nsec += ms * 1000000;
+  if (at.tv_nsec >= 1000000000) at.tv_sec++, at.tv_nsec -= 1000000000;
+  return at;
+}
+#define TIMED(what, call)                                      \
+  do {                                                         \
+    int64_t before_ = now();                                   \
+    errno = 0;                                                 \
+    long result_ = (call);                                     \
+    printf("%s: %ld errno %d after %ld\n", what, result_, errno, now() - before_); \
+  } while (0)
+
+int main(void) {
+  int pipe_ends[2], pair[2];
+  CHECK(pipe(pipe_ends));
+  struct pollfd wanted = {pipe_ends[0], POLLIN, 0};
+  TIMED("poll", poll(&wanted, 1, 7));
+  struct timespec limit = {0, 8000000};
+  TIMED("ppoll", ppoll(&wanted, 1, &limit, NULL));
+  fd_set set;
+  FD_ZERO(&set);
+  FD_SET(pipe_ends[0], &set);
+  TIMED("pselect", pselect(pipe_ends[0] + 1, &set, NULL, NULL, &limit, NULL));
+  int epoll = CHECK(epoll_create1(0));
+  struct epoll_event event = {.events = EPOLLIN};
+  CHECK(epoll_ctl(epoll, EPOLL_CTL_ADD, pipe_ends[0], &event));
+  TIMED("epoll", epoll_wait(epoll, &event, 1, 9));
+  sem_t semaphore;
+  CHECK(sem_init(&semaphore, 0, 0));
+  struct timespec until = in_ms(5);
+  TIMED("semaphore", sem_timedwait(&semaphore, &until));
+  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+  pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
+  pthread_mutex_lock(&mutex);
+  until = in_ms(6);
+  TIMED("condition", pthread_cond_timedwait(&condition, &mutex, &until));
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGUSR1);
+  sigprocmask(SIG_BLOCK, &signals, NULL);
+  limit = (struct timespec){0, 4000000};
+  TIMED("sigtimedwait", sigtimedwait(&signals, NULL, &limit));
+  CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+  struct timeval patience = {0, 5000};
+  CHECK(setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience));
+  char byte;
+  TIMED("recv", recv(pair[0], &byte, 1, 0));
+  return 0;
+}

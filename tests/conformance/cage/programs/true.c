@@ -1,0 +1,2 @@
+/* Nothing: what starting a container costs. */
+int main(void) { return 0; }
