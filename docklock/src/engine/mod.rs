@@ -1,4 +1,455 @@
 //! The engine: the process that supervises, orders and answers the tasks of one container.
+//!
+//! Under the schedule `turns` it holds the seccomp listener and traces every task (PTRACE_SEIZE, for exec, clone and SIGSEGV alone). One task
+//! runs at a time ([`turns`]); each call of class virtual gets its answer from logical state ([`calls`], [`model`]); every decision goes
+//! into one hash ([`trace`]). Under the schedule `host` it only refuses and counts. Its death ends its tasks (PTRACE_O_EXITKILL), so
+//! no call ever falls through. Always true: no decision depends on a host thread id, a host clock or host randomness.
+//! Absent on purpose: the vDSO clock, and with it logging and every timed wait of the standard library: this thread traps on rdtsc too.
 
 pub mod model;
+pub mod order;
 pub mod report;
+pub mod trace;
+
+mod calls;
+mod counts;
+mod events;
+mod exec;
+mod guest;
+mod hook;
+mod signals;
+mod start;
+mod task;
+mod turns;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use bpi_policies::{Class, Policy};
+use nix::sys::signal::SigSet;
+use nix::sys::stat::fstat;
+use nix::unistd::Pid;
+
+pub use start::serve;
+
+use self::counts::{Counters, Counts};
+use self::guest::Fault;
+use self::model::clock::Clock;
+use self::model::futex::Futexes;
+use self::model::metadata::Metadata;
+use self::model::timers::Timers;
+use self::order::{BARRIER, BARRIER_PASSED, Order};
+use self::report::{Report, TraceRoot};
+use self::task::{Call, ProcessId, Resume, State, TaskId, Tasks};
+use self::trace::{Record, Trace};
+use crate::kernel::{self, Notification, Reply, tracee};
+
+/// Logical cost of an intercepted call.
+const CALL_NS: u64 = 1_000;
+/// How often the engine looks whether the task that has the turn still makes calls.
+const SPIN_LOOK_MS: i64 = 1_000;
+/// CPU time without a call after which a task that keeps others waiting is said to spin.
+const SPIN_CPU_MS: u64 = 20_000;
+/// Most escapes a report names; the count goes on.
+const ESCAPES_MAX: usize = 32;
+
+/// Why the engine cannot go on. The tasks end with it.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// A call of the engine's own failed.
+    #[error("could not {deed}: {source}")]
+    Edge {
+        /// What was tried.
+        deed: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The policy in the order cannot be read.
+    #[error("the order's policy {name} cannot be read: {reason}")]
+    Policy {
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// A task called that the engine does not know.
+    #[error("task {tid} of the host made a call under this filter and was never seen to be born")]
+    Stranger {
+        /// Its thread id on the host.
+        tid: i32,
+    },
+    /// A message of the shim makes no sense.
+    #[error("a message of the shim cannot be read: {reason}")]
+    Message {
+        /// Why.
+        reason: String,
+    },
+    /// The vDSO of a program cannot be patched: its clocks would be the host's.
+    #[error("the vDSO of a program cannot be patched: {reason}")]
+    Vdso {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl EngineError {
+    fn edge(deed: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Edge { deed, source }
+    }
+}
+
+/// Why a call got no answer on its straight path: the guest's own mistake, or ours.
+#[derive(Debug)]
+enum Trouble {
+    Guest(Fault),
+    Engine(EngineError),
+}
+
+impl From<Fault> for Trouble {
+    fn from(fault: Fault) -> Self {
+        Self::Guest(fault)
+    }
+}
+
+impl From<EngineError> for Trouble {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(error)
+    }
+}
+
+/// What was decided about a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It returns this; the kernel does not run it.
+    Return(i64),
+    /// The kernel runs it.
+    Continue,
+    /// Its task is parked, or the answer is given already.
+    Settled,
+}
+
+/// A file that leads out of the cage: one of the first process's standard streams.
+type FileKey = (u64, u64);
+
+/// The engine and all it knows.
+pub(crate) struct Engine {
+    listener: OwnedFd,
+    policy: Policy,
+    order: Order,
+    tasks: Tasks,
+    current: Option<TaskId>,
+    root: Option<ProcessId>,
+    /// The first program has been executed: from here on everything is decided and recorded.
+    started: bool,
+    clock: Clock,
+    timers: Timers,
+    futexes: Futexes,
+    metadata: Metadata,
+    random: calls::random::Random,
+    boot_id: String,
+    folders: calls::folder::Folders,
+    trace: Trace,
+    counts: Counts,
+    counters: Counters,
+    escapes: Vec<String>,
+    ended_by: Option<String>,
+    outside: Vec<FileKey>,
+    /// Standard input is a pipe or socket whose writer is outside.
+    outside_input: bool,
+    vdso: exec::VdsoPatches,
+    findings: exec::Findings,
+    /// Newborn tasks that stopped before their parent told of them.
+    early: Vec<Pid>,
+    arrivals: u64,
+    calls_in_turn: u32,
+    /// Times the clock jumped since a task was ready.
+    jumps: u32,
+    /// A signal may have come to a task that waits.
+    signals_sent: bool,
+    /// Something happened since tasks in [`task::Wait::Retry`] tried last.
+    progress: bool,
+    /// CPU time of the task that has the turn when it was last seen to make no call.
+    spin_since: Option<(TaskId, u64, u64)>,
+    mask: SigSet,
+}
+
+impl Engine {
+    /// Runs the cage until its last task is gone.
+    fn run(&mut self) -> Result<(), EngineError> {
+        while !self.tasks.is_empty() {
+            if self.ended_by.is_some() {
+                self.reap_everybody()?;
+                break;
+            }
+            if self.current.is_none() && self.started {
+                self.pick()?;
+                continue;
+            }
+            self.hear_one()?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the next thing the running task does.
+    fn hear_one(&mut self) -> Result<(), EngineError> {
+        let mut fds = [libc::pollfd { fd: self.listener.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+        let heard = tracee::wait_for_call(&mut fds, SPIN_LOOK_MS, &self.mask).map_err(EngineError::edge("wait"))?;
+        let revents = fds[0].revents;
+        if heard && revents & libc::POLLIN != 0 {
+            return match kernel::notify_receive(self.listener.as_fd()) {
+                Ok(notification) => self.on_call(notification),
+                // The caller was killed in between; its death is told by waitpid.
+                Err(error) if is_gone(&error) => self.drain_events().map(drop),
+                Err(source) => Err(EngineError::Edge { deed: "receive a call", source }),
+            };
+        }
+        let news = self.drain_events()?;
+        if heard && revents & libc::POLLHUP != 0 && !news {
+            // The last task under the filter is dying and not yet a zombie.
+            if let Some((pid, outcome)) = self.wait_blocking()? {
+                self.on_event(pid, outcome)?;
+            }
+        } else if heard && revents == 0 && !news {
+            self.look_for_spin()?;
+        }
+        Ok(())
+    }
+
+    fn on_call(&mut self, notification: Notification) -> Result<(), EngineError> {
+        let tid = Pid::from_raw(notification.pid as i32);
+        if self.tasks.by_tid(tid).is_none() {
+            self.drain_events()?;
+        }
+        let Some(id) = self.tasks.by_tid(tid) else { return Err(EngineError::Stranger { tid: tid.as_raw() }) };
+        let call = Call {
+            id: notification.id,
+            nr: i64::from(notification.nr),
+            arch: notification.arch,
+            args: notification.args,
+        };
+        if !self.started {
+            return self.before_start(&call);
+        }
+        self.counters.calls += 1;
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.call = Some(call);
+            task.timed_out = false;
+            task.retried = false;
+            task.deadline = None;
+            task.written = 0;
+        }
+        if self.current != Some(id) {
+            // A task ran without the turn. It is parked now, and the receipt tells.
+            let sentence = format!("task {} ran out of turn", self.number_of(id));
+            self.ready(id, Resume::Retry);
+            return self.give_up_or_escape(self.is_strict(), sentence);
+        }
+        self.clock.advance(CALL_NS);
+        self.fire()?;
+        if self.signals_sent && self.tasks.len() > 1 {
+            self.scan_signals()?;
+        }
+        if !self.within_budget()? {
+            return Ok(());
+        }
+        self.calls_in_turn += 1;
+        if self.calls_in_turn > self.policy.profile().quantum && self.tasks.len() > 1 {
+            self.look_at_files();
+            if self.somebody_is_ready() {
+                self.ready(id, Resume::Retry);
+                return Ok(());
+            }
+            self.calls_in_turn = 0;
+        }
+        self.progress = true;
+        self.decide(id)
+    }
+
+    /// Before the first program: the executor's own last calls. Only the policy decides about them.
+    fn before_start(&mut self, call: &Call) -> Result<(), EngineError> {
+        let listener = self.listener.as_fd();
+        let told = if call.nr == BARRIER {
+            tracee::notify_return(listener, call.id, BARRIER_PASSED)
+        } else {
+            match self.policy.decide(&call.of_policy()) {
+                Class::Deny(errno) => kernel::notify_reply(listener, call.id, Reply::Errno(errno.number())),
+                Class::Virtual | Class::Allow => kernel::notify_reply(listener, call.id, Reply::Continue),
+            }
+        };
+        self.forgiving(told, "answer a call of the executor")
+    }
+
+    /// Decides about the call that a task waits in. Called again for a call that was blocked.
+    fn decide(&mut self, id: TaskId) -> Result<(), EngineError> {
+        let Some(call) = self.tasks.get(id).and_then(|task| task.call) else { return Ok(()) };
+        match self.policy.decide(&call.of_policy()) {
+            Class::Deny(errno) => return self.refuse(id, &call, errno.number(), errno.name()),
+            // A call of class allow passes the filter unseen. One that arrives here disagrees with its own filter: fail closed.
+            Class::Allow => return self.refuse(id, &call, libc::ENOSYS, "ENOSYS"),
+            Class::Virtual => {}
+        }
+        let verdict = match self.dispatch(id, &call) {
+            Ok(verdict) => verdict,
+            Err(Trouble::Guest(Fault(value))) => Verdict::Return(value),
+            Err(Trouble::Engine(error)) => return Err(error),
+        };
+        match verdict {
+            Verdict::Return(value) => self.answer(id, value),
+            Verdict::Continue => self.let_through(id),
+            Verdict::Settled => Ok(()),
+        }
+    }
+
+    /// Refuses a call and counts it.
+    fn refuse(&mut self, id: TaskId, call: &Call, errno: i32, name: &'static str) -> Result<(), EngineError> {
+        self.counts.denied(self.policy.name_of(&call.of_policy()), name);
+        let Some(call) = self.take_call(id, -i64::from(errno))? else { return Ok(()) };
+        self.forgiving(kernel::notify_reply(self.listener.as_fd(), call.id, Reply::Errno(errno)), "refuse a call")
+    }
+
+    fn record(&mut self, task: u32, call: i32, result: i64, args: [u64; 2]) -> Result<(), EngineError> {
+        let record = Record { task, call, at_ns: self.clock.now(), result, args };
+        self.trace.add(record).map_err(EngineError::edge("write the log of decisions"))
+    }
+
+    fn number_of(&self, id: TaskId) -> u32 {
+        self.tasks.get(id).map_or(0, |task| task.number)
+    }
+
+    /// A task that is gone is no error: its death is told by waitpid.
+    fn forgiving(&self, told: io::Result<()>, deed: &'static str) -> Result<(), EngineError> {
+        match told {
+            Err(error) if !is_gone(&error) => Err(EngineError::Edge { deed, source: error }),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_strict(&self) -> bool {
+        self.policy.profile().on_spin == bpi_policies::Spin::End
+    }
+
+    fn ends_on_deadlock(&self) -> bool {
+        self.policy.profile().on_deadlock == bpi_policies::Outcome::End
+    }
+
+    /// Ends the run with a sentence, or notes that it left the deterministic path.
+    fn give_up_or_escape(&mut self, end: bool, sentence: String) -> Result<(), EngineError> {
+        if end {
+            self.end_run(sentence);
+            return Ok(());
+        }
+        self.escape(sentence);
+        Ok(())
+    }
+
+    fn escape(&mut self, sentence: String) {
+        self.counters.escapes += 1;
+        if self.escapes.len() < ESCAPES_MAX {
+            self.escapes.push(sentence);
+        }
+    }
+
+    /// Kills every task. The run gets no receipt but this sentence.
+    fn end_run(&mut self, sentence: String) {
+        self.ended_by.get_or_insert(sentence);
+        for (_, process) in self.tasks.processes() {
+            if !process.zombie {
+                // One that is gone already needs no signal.
+                let _ = nix::sys::signal::kill(process.pid, nix::sys::signal::Signal::SIGKILL);
+            }
+        }
+    }
+
+    /// Logical budgets: a run that exceeds one ends at the same call every time.
+    fn within_budget(&mut self) -> Result<bool, EngineError> {
+        let budget = &self.policy.profile().budget;
+        let seconds = self.clock.now() / 1_000_000_000;
+        let tasks = self.tasks.len() as u64;
+        let spent = [
+            ("calls", budget.calls_max, self.counters.calls),
+            ("logical seconds", budget.virtual_seconds_max, seconds),
+            ("tasks", budget.tasks_max, tasks),
+        ];
+        let over = spent.iter().find_map(|(what, limit, used)| {
+            limit.filter(|limit| used > limit).map(|limit| format!("the budget of {limit} {what} is spent"))
+        });
+        match over {
+            Some(sentence) => {
+                self.end_run(sentence);
+                Ok(false)
+            }
+            None => Ok(true),
+        }
+    }
+
+    /// True when `fd` is one of the streams that lead out of the cage.
+    fn leads_outside(&self, fd: &OwnedFd) -> bool {
+        fstat(fd).is_ok_and(|stat| self.outside.contains(&(stat.st_dev, stat.st_ino)))
+    }
+
+    /// A task that has the turn, makes no calls and uses the processor, while others wait.
+    fn look_for_spin(&mut self) -> Result<(), EngineError> {
+        let Some(id) = self.current else { return Ok(()) };
+        let Some(tid) = self.tasks.get(id).map(|task| task.tid) else { return Ok(()) };
+        let Ok(used) = tracee::thread_cpu_ns(tid) else { return Ok(()) };
+        let since = match self.spin_since {
+            Some((spinner, calls, since)) if spinner == id && calls == self.counters.calls => since,
+            _ => {
+                self.spin_since = Some((id, self.counters.calls, used));
+                return Ok(());
+            }
+        };
+        self.look_at_files();
+        let others = self.somebody_is_ready() || self.timers.next_deadline().is_some() || self.somebody_sleeps();
+        if !others || used.saturating_sub(since) < SPIN_CPU_MS * 1_000_000 {
+            return Ok(());
+        }
+        self.spin_since = None;
+        self.preempt(id)
+    }
+
+    fn somebody_sleeps(&self) -> bool {
+        self.tasks.iter().any(|(_, task)| matches!(task.state, State::Blocked(_)) && task.deadline.is_some())
+    }
+
+    /// What the shim gets.
+    fn report(self) -> Result<Report, EngineError> {
+        let Self { trace, counts, counters, escapes, ended_by, findings, policy, .. } = self;
+        let (digest, events) = trace.finish().map_err(EngineError::edge("finish the log of decisions"))?;
+        let sources = findings.sources(&counts, &counters);
+        let schedule = if counters.tasks_most > 1 { "serial-syscall" } else { "single" };
+        Ok(Report {
+            trace: Some(TraceRoot { alg: "blake3".into(), digest, events, format: "docklock-trace/1".into() }),
+            denied: counts.denied_calls(),
+            answered: counts.answered_calls(&policy),
+            sources,
+            schedule: schedule.into(),
+            counters: counters.to_map(),
+            escapes,
+            ended_by,
+        })
+    }
+}
+
+impl Call {
+    /// As a policy sees it.
+    fn of_policy(&self) -> bpi_policies::Call {
+        bpi_policies::Call { arch: self.arch, nr: self.nr as i32, args: self.args }
+    }
+}
+
+/// The errnos by which the kernel says that a task is gone, or its wait was broken off.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOENT | libc::EINTR))
+}
+
+/// Opens the file that keeps the log, if one is wanted.
+fn open_log(order: &Order) -> Result<Option<File>, EngineError> {
+    order
+        .trace_log
+        .as_ref()
+        .map(|path| File::options().write(true).create_new(true).open(path))
+        .transpose()
+        .map_err(EngineError::edge("make the log of decisions"))
+}

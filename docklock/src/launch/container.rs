@@ -12,7 +12,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use super::executor::{CageExecutor, CageExecutorError};
 use super::process::{START, answer};
 use super::{CageOrder, ContainerStreams, Reply, Request};
-use crate::kernel;
+use crate::{engine, kernel};
 
 /// Why a request failed, before it becomes one sentence for the reply.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,7 @@ enum ServeError {
 /// Serves one request and answers it.
 pub(super) fn serve(request: Request, executor: Option<OwnedFd>, streams: ContainerStreams, reply: OwnedFd) {
     let outcome = match request {
+        Request::Engine { order } => return engine::serve(*order, &reply),
         Request::Create { id, root, bundle, console, no_pivot, cage } => {
             create(Creation { id, root, bundle, console, no_pivot }, &cage, executor, streams, &reply)
         }

@@ -25,10 +25,14 @@ use nix::unistd::{AccessFlags, access, execve};
 
 use super::CageOrder;
 use crate::cage::Fences;
-use crate::kernel::{self, Listener};
+use crate::engine::order::{BARRIER, BARRIER_PASSED};
+use crate::kernel::{self, Listener, tracee};
 
 /// Longest BPF program the kernel takes: BPF_MAXINSNS, 4096 instructions of 8 bytes.
 const FILTER_BYTES_MAX: u64 = 4096 * 8;
+
+/// First bytes of the word that a filter is about to be loaded; the number that its listener will have follows.
+pub(super) const ABOUT_TO_LOAD: &[u8] = b"filter ";
 
 /// Why a fence could not be put up, or the program not be executed.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +66,7 @@ pub(super) struct CageExecutor {
     filter: Vec<u8>,
     tenant_filter: Option<Vec<u8>>,
     socket: RawFd,
+    turns: bool,
 }
 
 impl CageExecutor {
@@ -72,23 +77,48 @@ impl CageExecutor {
             filter: read_filter(&order.filter)?,
             tenant_filter: order.tenant_filter.as_deref().map(read_filter).transpose()?,
             socket: socket.as_raw_fd(),
+            turns: order.turns,
         })
     }
 
     fn execute(&self, process: &Process, socket: BorrowedFd<'_>) -> Result<Infallible, CageExecutorError> {
         self.put_up_fences()?;
         let program = Program::of(process)?;
-        let listener = kernel::seccomp_load(&self.filter, Listener::Killable)
-            .map_err(|source| CageExecutorError::Fence { step: "load the system call filter", source })?
-            .ok_or(CageExecutorError::NotInForce { step: "the system call filter's listener" })?;
-        kernel::send_with_fds(socket, b"listener", &[listener.as_raw_fd()])
-            .map_err(|source| CageExecutorError::Fence { step: "hand over the listener", source })?;
-        drop(listener);
+        if self.turns {
+            self.load_for_engine(socket)?;
+        } else {
+            let listener = self.load()?;
+            kernel::send_with_fds(socket, b"listener", &[listener.as_raw_fd()])
+                .map_err(|source| CageExecutorError::Fence { step: "hand over the listener", source })?;
+        }
         if let Some(filter) = &self.tenant_filter {
             kernel::seccomp_load(filter, Listener::None)
                 .map_err(|source| CageExecutorError::Fence { step: "load the specification's own filter", source })?;
         }
         program.execute()
+    }
+
+    fn load(&self) -> Result<OwnedFd, CageExecutorError> {
+        kernel::seccomp_load(&self.filter, Listener::Killable)
+            .map_err(|source| CageExecutorError::Fence { step: "load the system call filter", source })?
+            .ok_or(CageExecutorError::NotInForce { step: "the system call filter's listener" })
+    }
+
+    /// With this filter even sendmsg waits for an answer, so nothing can be handed over once it is loaded. The number that the listener will
+    /// have is told before; the engine takes it from there, and the barrier holds until every further call is supervised.
+    fn load_for_engine(&self, socket: BorrowedFd<'_>) -> Result<(), CageExecutorError> {
+        let told = |source| CageExecutorError::Fence { step: "tell of the filter", source };
+        // The lowest free number, which the listener will get.
+        let number = socket.try_clone_to_owned().map_err(told)?.as_raw_fd();
+        let word = [ABOUT_TO_LOAD, number.to_string().as_bytes()].concat();
+        kernel::send_with_fds(socket, &word, &[]).map_err(told)?;
+        tracee::trap_tsc()
+            .map_err(|source| CageExecutorError::Fence { step: "trap the time stamp counter", source })?;
+        let listener = self.load()?;
+        if listener.as_raw_fd() != number || tracee::barrier(BARRIER).ok() != Some(BARRIER_PASSED) {
+            return Err(CageExecutorError::NotInForce { step: "the engine" });
+        }
+        Ok(())
     }
 
     fn put_up_fences(&self) -> Result<(), CageExecutorError> {
@@ -160,7 +190,8 @@ impl Executor for CageExecutor {
         };
         let reason = failure.to_string();
         // The shim reads the reason here; libcontainer's own channel is closed by now.
-        if kernel::send_with_fds(socket, reason.as_bytes(), &[]).is_err() {
+        // After the time stamp counter traps, what libcontainer logs of a failure would be a crash.
+        if kernel::send_with_fds(socket, reason.as_bytes(), &[]).is_err() || self.turns {
             kernel::exit_now(127);
         }
         Err(ExecutorError::Other(reason))

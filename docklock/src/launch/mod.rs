@@ -15,6 +15,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
@@ -23,6 +24,8 @@ use serde::{Deserialize, Serialize};
 pub use guardian::end_launcher;
 
 use crate::cage::Fences;
+use crate::engine::order::{Attach, Order, Word};
+use crate::engine::report::Report;
 use crate::kernel;
 
 /// Longest request or reply packet in bytes. Specifications travel as files; a packet holds a few paths and flags.
@@ -68,6 +71,8 @@ enum Request {
     Create { id: String, root: PathBuf, bundle: PathBuf, console: Option<PathBuf>, no_pivot: bool, cage: CageOrder },
     /// Start a further process inside a running container.
     Exec { id: String, root: PathBuf, process: PathBuf, console: Option<PathBuf>, cage: CageOrder },
+    /// Be the engine of one process and of all that come from it.
+    Engine { order: Box<Order> },
     /// Remove what libcontainer keeps of a container, killing what is left of it.
     Delete { id: String, root: PathBuf },
 }
@@ -77,6 +82,7 @@ impl Request {
         match self {
             Self::Create { .. } => "create the container",
             Self::Exec { .. } => "start a process in the container",
+            Self::Engine { .. } => "start the engine",
             Self::Delete { .. } => "remove the container",
         }
     }
@@ -91,6 +97,8 @@ pub struct CageOrder {
     pub filter: PathBuf,
     /// The specification's own filter, stacked after ours.
     pub tenant_filter: Option<PathBuf>,
+    /// An engine takes the listener, and traps are set for what no filter sees.
+    pub turns: bool,
 }
 
 /// An answer of the launcher's child.
@@ -215,6 +223,7 @@ impl Launcher {
         let CreateOrder { id, root, bundle, console, no_pivot, cage, streams } = order;
         let request = Request::Create { id, root, bundle, console, no_pivot, cage };
         let (executor, theirs) = packet_pair()?;
+        know_senders(&executor)?;
         let conversation = self.ask(&request, streams, Some(theirs))?;
         let answer = conversation.answer();
         strays::reap()?;
@@ -228,13 +237,16 @@ impl Launcher {
     ///
     /// # Errors
     /// [`LaunchError::Refused`] with libcontainer's or the executor's causes.
-    pub fn exec(&self, order: ExecOrder, on_listener: impl FnOnce(OwnedFd)) -> Result<Pid, LaunchError> {
+    pub fn exec(
+        &self,
+        order: ExecOrder,
+        on_listener: impl FnOnce(Handed) -> Result<(), String>,
+    ) -> Result<Pid, LaunchError> {
         let ExecOrder { id, root, process, console, cage, streams } = order;
         let request = Request::Exec { id, root, process, console, cage };
         let deed = request.deed();
         let (executor, theirs) = packet_pair()?;
-        setsockopt(&executor, sockopt::PassCred, &true)
-            .map_err(|errno| LaunchError::System { deed: "ask for the sender of messages", source: errno.into() })?;
+        know_senders(&executor)?;
         let conversation = self.ask(&request, streams, Some(theirs))?;
         let mut failed = None;
         let handover = take_listener(executor, deed, on_listener, &mut failed);
@@ -254,6 +266,31 @@ impl Launcher {
             // The executor was never reached: libcontainer's own reason is the cause.
             (Err(LaunchError::LauncherGone { .. }), Err(reason)) | (Ok(()), Err(reason)) => Err(reason),
             (Err(reason), _) => Err(reason),
+        }
+    }
+
+    /// Starts an engine and gives it its first task. When this returns, every call of the task is supervised.
+    ///
+    /// # Errors
+    /// [`LaunchError::Refused`] with the engine's reason; it has ended then.
+    pub fn engine(&self, order: Order, attach: Attach) -> Result<EngineProcess, LaunchError> {
+        let request = Request::Engine { order: Box::new(order) };
+        let deed = request.deed();
+        let conversation = self.ask(&request, ContainerStreams::default(), None)?;
+        let message =
+            serde_json::to_vec(&attach).map_err(|source| LaunchError::System { deed, source: source.into() })?;
+        kernel::send_with_fds(conversation.socket.as_fd(), &message, &[])
+            .map_err(|source| LaunchError::System { deed, source })?;
+        match conversation.word()? {
+            Some(Word::Attached) => Ok(EngineProcess { conversation }),
+            Some(Word::Failed { reason }) => {
+                conversation.reap()?;
+                Err(LaunchError::Refused { deed, reason })
+            }
+            Some(Word::Over(_)) | None => {
+                conversation.reap()?;
+                Err(LaunchError::LauncherGone { deed })
+            }
         }
     }
 
@@ -307,7 +344,7 @@ impl Created {
     ///
     /// # Errors
     /// [`LaunchError::Refused`] when a fence could not be put up or the program could not be executed; the process has ended then.
-    pub fn start(self, on_listener: impl FnOnce(OwnedFd)) -> Result<(), LaunchError> {
+    pub fn start(self, on_listener: impl FnOnce(Handed) -> Result<(), String>) -> Result<(), LaunchError> {
         let Self { conversation, executor, .. } = self;
         let deed = "start the container";
         kernel::send_with_fds(conversation.socket.as_fd(), process::START, &[])
@@ -351,6 +388,17 @@ impl Conversation {
         }
     }
 
+    /// The next word of an engine; `None` at its end.
+    fn word(&self) -> Result<Option<Word>, LaunchError> {
+        let deed = self.deed;
+        let (bytes, _) = kernel::receive_with_fds(self.socket.as_fd(), PACKET_BYTES_MAX)
+            .map_err(|source| LaunchError::System { deed, source })?;
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        serde_json::from_slice(&bytes).map(Some).map_err(|source| LaunchError::System { deed, source: source.into() })
+    }
+
     fn reap(&self) -> Result<(), LaunchError> {
         reap(self.child, self.deed)
     }
@@ -377,7 +425,7 @@ fn reap_failed(pid: Pid) -> Result<(), LaunchError> {
 fn take_listener(
     socket: OwnedFd,
     deed: &'static str,
-    on_listener: impl FnOnce(OwnedFd),
+    on_listener: impl FnOnce(Handed) -> Result<(), String>,
     failed: &mut Option<Pid>,
 ) -> Result<(), LaunchError> {
     let mut take = Some(on_listener);
@@ -388,10 +436,20 @@ fn take_listener(
             // End of file: with a listener handed over the program runs; without one the executor was never reached.
             return if take.is_none() { Ok(()) } else { Err(LaunchError::LauncherGone { deed }) };
         }
-        match fds.into_iter().next() {
-            Some(listener) => {
-                if let Some(take) = take.take() {
-                    take(listener);
+        let handed = match (fds.into_iter().next(), filter_number(&bytes), sender) {
+            (Some(listener), ..) => Some(Handed::Listener(listener)),
+            (None, Some(listener), Some(pid)) => Some(Handed::Filter(Attach { pid: pid.as_raw(), listener })),
+            _ => None,
+        };
+        match handed {
+            Some(handed) => {
+                let Some(take) = take.take() else { continue };
+                if let Err(reason) = take(handed) {
+                    // It waits for somebody who will not come.
+                    if let Some(pid) = sender {
+                        let _ = kill(pid, Signal::SIGKILL);
+                    }
+                    return Err(LaunchError::Refused { deed, reason });
                 }
             }
             None => {
@@ -399,6 +457,47 @@ fn take_listener(
                 *failed = sender;
                 return Err(LaunchError::Refused { deed, reason });
             }
+        }
+    }
+}
+
+/// What the executor hands over.
+#[derive(Debug)]
+pub enum Handed {
+    /// The listener of a filter that is loaded.
+    Listener(OwnedFd),
+    /// Where an engine finds the listener that is about to be.
+    Filter(Attach),
+}
+
+/// The number in the executor's word that it is about to load its filter.
+fn filter_number(bytes: &[u8]) -> Option<i32> {
+    std::str::from_utf8(bytes.strip_prefix(executor::ABOUT_TO_LOAD)?).ok()?.parse().ok()
+}
+
+fn know_senders(socket: &OwnedFd) -> Result<(), LaunchError> {
+    setsockopt(socket, sockopt::PassCred, &true)
+        .map_err(|errno| LaunchError::System { deed: "ask for the sender of messages", source: errno.into() })
+}
+
+/// An engine at work.
+#[derive(Debug)]
+pub struct EngineProcess {
+    conversation: Conversation,
+}
+
+impl EngineProcess {
+    /// Waits for the end of its tasks, and for what it has to tell.
+    ///
+    /// # Errors
+    /// [`LaunchError::Refused`] with its reason when it could not go on, [`LaunchError::LauncherGone`] when it died.
+    pub fn finish(self) -> Result<Report, LaunchError> {
+        let word = self.conversation.word();
+        self.conversation.reap()?;
+        match word? {
+            Some(Word::Over(report)) => Ok(*report),
+            Some(Word::Failed { reason }) => Err(LaunchError::Refused { deed: "supervise the container", reason }),
+            Some(Word::Attached) | None => Err(LaunchError::LauncherGone { deed: "supervise the container" }),
         }
     }
 }

@@ -12,13 +12,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use bpi_policies::{Call, Policy};
-use bpi_protocol::run::CallCount;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 pub use broker::{Broker, Decision};
 
+use crate::engine::report::Report;
 use crate::kernel::{self, Reply};
+use crate::launch::{EngineProcess, LaunchError};
 
 /// Stack of a supervisor thread in bytes: it holds a loop and a few maps' worth of calls.
 const STACK_BYTES: usize = 128 * 1024;
@@ -37,26 +38,21 @@ pub enum SupervisorError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// An engine could not go on, or died.
+    #[error(transparent)]
+    Engine(#[from] LaunchError),
     /// A supervisor thread panicked.
     #[error("a supervisor thread panicked")]
     Panicked,
 }
 
-/// What the cage refused and answered.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Refused calls, sorted by name, then errno.
-    pub denied: Vec<CallCount>,
-    /// Answered calls, sorted by name.
-    pub answered: Vec<CallCount>,
-}
-
 type Ending = Box<dyn FnOnce() + Send>;
 
-/// The supervisor of one container.
+/// The supervisor of one container: threads of this process while the kernel schedules, processes of their own where turns are taken.
 #[derive(Debug)]
 pub struct Supervisor {
     broker: Arc<Mutex<Broker>>,
+    engines: Mutex<Vec<EngineProcess>>,
     watchers: Mutex<Watchers>,
 }
 
@@ -80,7 +76,16 @@ impl Watchers {
 impl Supervisor {
     /// A supervisor with nothing to watch yet.
     pub fn new(policy: Policy) -> Self {
-        Self { broker: Arc::new(Mutex::new(Broker::new(policy))), watchers: Mutex::default() }
+        Self {
+            broker: Arc::new(Mutex::new(Broker::new(policy))),
+            watchers: Mutex::default(),
+            engines: Mutex::default(),
+        }
+    }
+
+    /// Keeps the engine of one more process, the first one's first.
+    pub fn keep(&self, engine: EngineProcess) {
+        self.engines.lock().unwrap_or_else(PoisonError::into_inner).push(engine);
     }
 
     /// Answers the calls of `listener` until its last task is gone. `on_failure` runs if that cannot be done, and must end the tasks.
@@ -111,14 +116,30 @@ impl Supervisor {
     ///
     /// # Errors
     /// The first thread's failure: the counts are not complete then.
-    pub fn finish(&self) -> Result<Counts, SupervisorError> {
+    pub fn finish(&self) -> Result<Report, SupervisorError> {
         let mut watchers = std::mem::take(&mut *self.watchers.lock().unwrap_or_else(PoisonError::into_inner));
         watchers.join(|_| true);
         if let Some(failure) = watchers.failure {
             return Err(failure);
         }
         let broker = self.broker.lock().map_err(|_| SupervisorError::Panicked)?;
-        Ok(Counts { denied: broker.denied(), answered: broker.answered() })
+        let mut whole = Report {
+            schedule: "host".to_owned(),
+            denied: broker.denied(),
+            answered: broker.answered(),
+            ..Report::default()
+        };
+        let engines = std::mem::take(&mut *self.engines.lock().unwrap_or_else(PoisonError::into_inner));
+        for (place, engine) in engines.into_iter().enumerate() {
+            let report = engine.finish()?;
+            if place == 0 {
+                whole = report;
+            } else {
+                whole.denied.extend(report.denied);
+                whole.escapes.extend(report.escapes);
+            }
+        }
+        Ok(whole)
     }
 }
 

@@ -19,7 +19,9 @@ use super::orphan::Remains;
 use super::{ExecRequest, Exit, Status, TaskError};
 use crate::cage::{self, Plan};
 use crate::cgroup::{CgroupError, Group, Stats};
+use crate::engine::order::{Attach, Order};
 use crate::inputs::{self, Mounted};
+use crate::launch::Handed;
 use crate::launch::{CageOrder, Created};
 use crate::spans::span;
 use crate::spool::{Appended, Boundary};
@@ -41,6 +43,8 @@ pub struct Task {
     pub(super) plan: Plan,
     pub(super) cage: CageOrder,
     pub(super) supervisor: Arc<Supervisor>,
+    /// The order for an engine; each further process has an engine of its own.
+    engine: Mutex<Option<Order>>,
     pub(super) streams: Streams,
     pub(super) rootfs: PathBuf,
     pub(super) layer: Option<PathBuf>,
@@ -218,8 +222,21 @@ impl Task {
         intent: Intent,
         home: Home,
     ) -> Result<Arc<Self>, TaskError> {
-        let Parts { id, boundary, plan, group, created, pidfd, streams, supervisor, image, rootfs, layer, cage } =
-            parts;
+        let Parts {
+            id,
+            boundary,
+            plan,
+            group,
+            created,
+            pidfd,
+            streams,
+            supervisor,
+            engine,
+            image,
+            rootfs,
+            layer,
+            cage,
+        } = parts;
         let pid = created.pid;
         let host = shared.host.clone();
         let image = std::thread::spawn(move || {
@@ -238,6 +255,7 @@ impl Task {
             plan,
             cage,
             supervisor,
+            engine: Mutex::new(engine),
             streams,
             rootfs,
             layer,
@@ -323,14 +341,16 @@ impl Task {
             self.mounted.get_or_init(|| inputs::measure(&self.plan.spec));
         }
         let since = SystemTime::now();
-        let mut watched = Ok(());
-        created.start(|listener| watched = self.watch(listener))?;
-        watched?;
+        created.start(|handed| self.watch(handed).map_err(|error| error.to_string()))?;
         Ok(since)
     }
 
     /// Answers a listener's calls; if that fails, the container ends without a receipt.
-    pub(super) fn watch(self: &Arc<Self>, listener: OwnedFd) -> Result<(), TaskError> {
+    pub(super) fn watch(self: &Arc<Self>, handed: Handed) -> Result<(), TaskError> {
+        let listener = match handed {
+            Handed::Listener(listener) => listener,
+            Handed::Filter(attach) => return self.supervise(attach),
+        };
         let group = self.group.clone();
         let end_it = move || {
             if let Err(error) = group.kill_all() {
@@ -338,6 +358,19 @@ impl Task {
             }
         };
         Ok(self.supervisor.watch(listener, Box::new(end_it))?)
+    }
+
+    /// Gives the process to an engine of its own. The log of decisions is the first process's.
+    fn supervise(&self, attach: Attach) -> Result<(), TaskError> {
+        let order = {
+            let mut order = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+            let next = order.as_ref().map(|order| Order { trace_log: None, ..order.clone() });
+            std::mem::replace(&mut *order, next)
+        };
+        let order = order.ok_or_else(|| TaskError::Ended { id: self.id.clone() })?;
+        let engine = self.shared.launcher.engine(order, attach)?;
+        self.supervisor.keep(engine);
+        Ok(())
     }
 
     /// Prepares a further process inside the running container.

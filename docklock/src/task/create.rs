@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bpi_policies::Schedule;
 use bpi_protocol::receipt;
 use oci_spec::runtime::Spec;
 
@@ -17,6 +18,7 @@ use super::orphan::{self, Remains};
 use super::{CreateRequest, TaskError};
 use crate::cage::{self, Plan, PlanRequest};
 use crate::cgroup::Group;
+use crate::engine::order::Order;
 use crate::launch::{CageOrder, CreateOrder, Created};
 use crate::spans::span;
 use crate::spool::{OpenFacts, ProcessRef};
@@ -110,6 +112,7 @@ pub(super) struct Parts {
     pub(super) pidfd: OwnedFd,
     pub(super) streams: Streams,
     pub(super) supervisor: Arc<Supervisor>,
+    pub(super) engine: Option<Order>,
     pub(super) image: super::ImageSource,
     pub(super) rootfs: PathBuf,
     pub(super) layer: Option<PathBuf>,
@@ -123,7 +126,7 @@ fn build(
     home: &Home,
     group: Group,
 ) -> Result<Parts, TaskError> {
-    let CreateRequest { id, boundary, rootfs, layer, io, image, no_pivot, .. } = request;
+    let CreateRequest { id, boundary, rootfs, layer, io, image, no_pivot, trace_log, .. } = request;
     if let Some(profile) = &plan.apparmor {
         let _span = span("apparmor");
         apparmor::load(profile)?;
@@ -155,7 +158,8 @@ fn build(
         }
     };
     let supervisor = Arc::new(Supervisor::new(plan.policy.clone()));
-    Ok(Parts { id, boundary, plan, group, created, pidfd, streams, supervisor, image, rootfs, layer, cage })
+    let engine = engine_order(&plan, trace_log)?;
+    Ok(Parts { id, boundary, plan, group, created, pidfd, streams, supervisor, engine, image, rootfs, layer, cage })
 }
 
 /// What a created container still lacks before it may start.
@@ -178,6 +182,29 @@ pub(super) fn take_down(created: Created, group: &Group) -> Result<(), TaskError
     Ok(())
 }
 
+/// What the engine of the container is told; `None` while the kernel schedules.
+fn engine_order(plan: &Plan, trace_log: Option<PathBuf>) -> Result<Option<Order>, TaskError> {
+    let profile = plan.policy.profile();
+    if profile.schedule == Schedule::Host {
+        return Ok(None);
+    }
+    let profile_text = toml::to_string(profile).map_err(|error| TaskError::System {
+        deed: "write the engine's policy",
+        source: std::io::Error::other(error),
+    })?;
+    // A description is for people and is not written; a profile without one is not read.
+    let profile_text = format!("description = \"\"\n{profile_text}");
+    let seed = plan.params.seed.map_or([0; 32], |seed| *seed.as_bytes());
+    Ok(Some(Order {
+        profile: plan.policy.name().to_owned(),
+        profile_text,
+        seed,
+        trace_log,
+        hostname: profile.hostname.clone(),
+        domainname: profile.domainname.clone(),
+    }))
+}
+
 /// Writes the filters where the launcher's child can read them.
 fn write_filters(shared: &Shared, home: &Home, plan: &Plan) -> Result<CageOrder, TaskError> {
     let _span = span("filter");
@@ -190,7 +217,8 @@ fn write_filters(shared: &Shared, home: &Home, plan: &Plan) -> Result<CageOrder,
             Some(path)
         }
     };
-    Ok(CageOrder { fences: plan.fences.clone(), filter, tenant_filter })
+    let turns = plan.policy.profile().schedule == Schedule::Turns;
+    Ok(CageOrder { fences: plan.fences.clone(), filter, tenant_filter, turns })
 }
 
 fn make_home(home: &Home, id: &str) -> Result<(), TaskError> {

@@ -15,7 +15,6 @@ use super::exec::{reap, status_of};
 use super::{Exit, TaskError};
 use crate::cage::OutputScope;
 use crate::cgroup::OomWatch;
-use crate::engine::report::Report;
 use crate::kernel;
 use crate::outputs;
 use crate::seal::{self, Ending, Facts};
@@ -117,7 +116,7 @@ fn measure(task: &Task, started: SystemTime, ending: Ending, finished: SystemTim
     if streams.left_open {
         return Err(crate::streams::StreamError::StillOpen { stream: "an output stream" }.into());
     }
-    let counts = task.supervisor.finish()?;
+    let report = task.supervisor.finish()?;
     let stats = task.group.stats()?;
     let outputs = {
         let _span = span("outputs");
@@ -151,12 +150,7 @@ fn measure(task: &Task, started: SystemTime, ending: Ending, finished: SystemTim
         stdout: streams.stdout,
         stderr: streams.stderr,
         outputs,
-        report: Report {
-            denied: counts.denied,
-            answered: counts.answered,
-            schedule: "host".to_owned(),
-            ..Report::default()
-        },
+        report,
         sources,
         fences: task.plan.fence_report.clone(),
         execs: task.execs.lock().unwrap_or_else(PoisonError::into_inner).clone(),

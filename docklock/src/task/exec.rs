@@ -126,11 +126,9 @@ impl Exec {
             cage: task.cage.clone(),
             streams: prepared.take_container_streams(),
         };
-        let mut watched = Ok(());
-        let launched = task.shared.launcher.exec(order, |listener| watched = task.watch(listener));
+        let launched = task.shared.launcher.exec(order, |handed| task.watch(handed).map_err(|error| error.to_string()));
         std::fs::remove_file(&file).map_err(|source| TaskError::File { deed: "remove", path: file, source })?;
         let pid = launched?;
-        watched?;
         Ok((pid, prepared.run()?))
     }
 

@@ -315,14 +315,14 @@ mod tests {
         let mut futexes = waiting(&[(3, A, MATCH_ANY), (1, A, MATCH_ANY), (2, B, MATCH_ANY)]);
         assert_eq!(futexes.wake(A, 1, MATCH_ANY), [3]);
         assert_eq!(futexes.wake(A, 9, MATCH_ANY), [1]);
-        assert_eq!(futexes.wake(A, 9, MATCH_ANY), []);
+        assert!(futexes.wake(A, 9, MATCH_ANY).is_empty());
         assert_eq!(futexes.len(), 1);
     }
 
     #[test]
     fn words_of_other_address_spaces_are_other_words() {
         let mut futexes = waiting(&[(1, A, MATCH_ANY)]);
-        assert_eq!(futexes.wake(Key::Private { mm: 2, addr: 0x1000 }, 1, MATCH_ANY), []);
+        assert!(futexes.wake(Key::Private { mm: 2, addr: 0x1000 }, 1, MATCH_ANY).is_empty());
     }
 
     #[test]

@@ -8,4 +8,8 @@
 pub mod clock;
 pub mod folder;
 pub mod futex;
+pub mod metadata;
+pub mod procfs;
 pub mod random;
+pub mod timers;
+pub mod vdso;

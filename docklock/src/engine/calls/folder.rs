@@ -1,0 +1,86 @@
+//! getdents(2): the whole folder read once, sorted, and served from there; the position is the descriptor's own.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::AsFd;
+
+use nix::unistd::{Whence, lseek};
+
+use super::Answer;
+use crate::engine::guest::{self, kind};
+use crate::engine::model::folder::{Form, Listing, parse};
+use crate::engine::model::metadata::FileId;
+use crate::engine::task::{Call, ProcessId, TaskId};
+use crate::engine::{Engine, EngineError, Verdict};
+use crate::kernel::tracee;
+
+/// Most bytes one call is served: more than any libc asks for.
+const SERVED_BYTES_MAX: u64 = 1 << 20;
+/// Most listings that are kept at once; a longer-lived descriptor is read again.
+const LISTINGS_MAX: usize = 256;
+
+/// The listings of open folders, by process and descriptor.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct Folders {
+    open: HashMap<(ProcessId, i32), (FileId, Listing)>,
+}
+
+impl Folders {
+    pub(in crate::engine) fn remove_process(&mut self, process: ProcessId) {
+        self.open.retain(|(owner, _), _| *owner != process);
+    }
+}
+
+impl Engine {
+    pub(super) fn getdents(&mut self, id: TaskId, call: &Call) -> Answer {
+        let tid = self.tid(id)?;
+        let number = call.args[0] as i32;
+        let Some(process) = self.tasks.get(id).map(|task| task.process) else { return Ok(Verdict::Settled) };
+        let Some((fd, stat)) = self.file(id, number) else { return Ok(Verdict::Continue) };
+        if kind(&stat) != libc::S_IFDIR {
+            return Ok(Verdict::Continue);
+        }
+        let Ok(position) = lseek(fd.as_fd(), 0, Whence::SeekCur) else { return Ok(Verdict::Continue) };
+        let folder = FileId { dev: stat.st_dev, ino: stat.st_ino };
+        let known = self.folders.open.get(&(process, number)).is_some_and(|(of, _)| *of == folder);
+        if position == 0 || !known {
+            let listing = self.list(tid, number, folder)?;
+            if self.folders.open.len() >= LISTINGS_MAX {
+                self.folders.open.clear();
+            }
+            self.folders.open.insert((process, number), (folder, listing));
+        }
+        let form = if call.nr == libc::SYS_getdents64 { Form::Dents64 } else { Form::Dents };
+        let Some((_, listing)) = self.folders.open.get(&(process, number)) else { return Ok(Verdict::Continue) };
+        let capacity = (call.args[2] & 0xffff_ffff).min(SERVED_BYTES_MAX) as usize;
+        let (bytes, next) = listing.serve(position as u64, capacity, form)?;
+        guest::write(tid, call.args[1], &bytes)?;
+        lseek(fd.as_fd(), next as i64, Whence::SeekSet)?;
+        Ok(Verdict::Return(bytes.len() as i64))
+    }
+
+    /// Reads a folder through a descriptor of our own: the guest's position stays where it is.
+    fn list(&mut self, tid: nix::unistd::Pid, number: i32, folder: FileId) -> Result<Listing, crate::engine::Trouble> {
+        let own = File::open(format!("/proc/{tid}/fd/{number}")).map_err(EngineError::edge("open a guest's folder"))?;
+        let raw = tracee::read_folder(own.as_fd()).map_err(EngineError::edge("read a guest's folder"))?;
+        let entries = parse(&raw).map_err(|error| EngineError::Edge {
+            deed: "read a guest's folder",
+            source: std::io::Error::other(error.to_string()),
+        })?;
+        let mut listing = Listing::sorted(entries).map_err(|error| EngineError::Edge {
+            deed: "sort a guest's folder",
+            source: std::io::Error::other(error.to_string()),
+        })?;
+        let metadata = &mut self.metadata;
+        listing.renumber(|entry| metadata.vino(FileId { dev: folder.dev, ino: entry.ino }));
+        Ok(listing)
+    }
+}
+
+/// Reads a file of /proc that the kernel makes, whole; `None` when it is gone.
+pub(super) fn slurp(path: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}

@@ -1,0 +1,130 @@
+//! poll(2), select(2) and epoll_wait(2): the kernel answers what is settled; timeouts are logical.
+
+use std::os::fd::OwnedFd;
+
+use nix::unistd::Pid;
+
+use super::{Answer, WAIT_FILES_MAX};
+use crate::engine::guest;
+use crate::engine::model::clock::{self, TIMESPEC_BYTES};
+use crate::engine::task::{Call, TaskId};
+use crate::engine::turns::any_ready;
+use crate::engine::{Engine, Trouble, Verdict};
+
+/// Bytes of `struct pollfd`.
+const POLLFD_BYTES: usize = 8;
+/// Bits of an `fd_set` word.
+const WORD_BITS: usize = 64;
+
+/// What a call waits for, and where it wants to be told that nothing came.
+struct Watched {
+    files: Vec<(OwnedFd, i16)>,
+    /// Addresses and bytes to write when the time is up.
+    empty: Vec<(u64, Vec<u8>)>,
+}
+
+impl Engine {
+    pub(super) fn poll(&mut self, id: TaskId, call: &Call) -> Answer {
+        let tid = self.tid(id)?;
+        let timeout = timeout_of(tid, call)?;
+        if timeout == Some(0) && !self.outside_input {
+            return Ok(Verdict::Continue);
+        }
+        // What is wrong with the descriptors the kernel says best.
+        let Some(watched) = self.watched(id, tid, call)? else { return Ok(Verdict::Continue) };
+        if timeout == Some(0) || any_ready(&watched.files) {
+            return Ok(Verdict::Continue);
+        }
+        let Some(task) = self.tasks.get_mut(id) else { return Ok(Verdict::Settled) };
+        if task.timed_out {
+            for (address, bytes) in watched.empty {
+                guest::write(tid, address, &bytes)?;
+            }
+            return Ok(Verdict::Return(0));
+        }
+        let deadline = if task.retried { task.deadline } else { timeout.map(|ns| self.clock.after(ns)) };
+        task.retried = true;
+        Ok(self.block_on(id, watched.files, deadline))
+    }
+
+    /// The call's descriptors. `None`: one of them does not exist, or there are too many.
+    fn watched(&mut self, id: TaskId, tid: Pid, call: &Call) -> Result<Option<Watched>, Trouble> {
+        match call.nr {
+            libc::SYS_poll | libc::SYS_ppoll => self.watched_by_poll(id, tid, call),
+            libc::SYS_select | libc::SYS_pselect6 => self.watched_by_select(id, tid, call),
+            _ => {
+                let Some(fd) = self.descriptor(id, call.args[0] as i32) else { return Ok(None) };
+                Ok(Some(Watched { files: vec![(fd, libc::POLLIN)], empty: Vec::new() }))
+            }
+        }
+    }
+
+    fn watched_by_poll(&mut self, id: TaskId, tid: Pid, call: &Call) -> Result<Option<Watched>, Trouble> {
+        let count = call.args[1] as usize;
+        if count > WAIT_FILES_MAX {
+            return Ok(None);
+        }
+        let mut entries = vec![0; count * POLLFD_BYTES];
+        guest::read(tid, call.args[0], &mut entries)?;
+        let mut files = Vec::with_capacity(count);
+        for entry in entries.chunks_exact_mut(POLLFD_BYTES) {
+            let number = i32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
+            if number >= 0 {
+                let Some(fd) = self.descriptor(id, number) else { return Ok(None) };
+                files.push((fd, i16::from_le_bytes([entry[4], entry[5]])));
+            }
+            entry[6..].fill(0);
+        }
+        Ok(Some(Watched { files, empty: vec![(call.args[0], entries)] }))
+    }
+
+    fn watched_by_select(&mut self, id: TaskId, tid: Pid, call: &Call) -> Result<Option<Watched>, Trouble> {
+        let Ok(count) = usize::try_from(call.args[0] as i32) else { return Ok(None) };
+        if count > WAIT_FILES_MAX {
+            return Ok(None);
+        }
+        let bytes = count.div_ceil(WORD_BITS) * 8;
+        let mut sets = Vec::new();
+        let mut empty = Vec::new();
+        for address in &call.args[1..4] {
+            let mut set = vec![0; bytes];
+            if *address != 0 {
+                guest::read(tid, *address, &mut set)?;
+                empty.push((*address, vec![0; bytes]));
+            }
+            sets.push(set);
+        }
+        let mut files = Vec::new();
+        for number in 0..count {
+            let named = |set: &Vec<u8>| set[number / 8] & (1 << (number % 8)) != 0;
+            let interest = [libc::POLLIN, libc::POLLOUT, libc::POLLPRI];
+            let events = sets.iter().zip(interest).filter(|(set, _)| named(set)).fold(0, |sum, (_, event)| sum | event);
+            if events != 0 {
+                let Some(fd) = self.descriptor(id, number as i32) else { return Ok(None) };
+                files.push((fd, events));
+            }
+        }
+        // select(2) of Linux tells what is left of the time: nothing.
+        if call.nr == libc::SYS_select && call.args[4] != 0 {
+            empty.push((call.args[4], vec![0; TIMESPEC_BYTES]));
+        }
+        Ok(Some(Watched { files, empty }))
+    }
+}
+
+/// Nanoseconds a call is ready to wait; `None`: for ever.
+fn timeout_of(tid: Pid, call: &Call) -> Result<Option<u64>, Trouble> {
+    let pointer = match call.nr {
+        libc::SYS_poll => return Ok(clock::poll_timeout_ns(call.args[2] as i32)),
+        libc::SYS_epoll_wait | libc::SYS_epoll_pwait => return Ok(clock::poll_timeout_ns(call.args[3] as i32)),
+        libc::SYS_ppoll => call.args[2],
+        libc::SYS_epoll_pwait2 => call.args[3],
+        _ => call.args[4],
+    };
+    if pointer == 0 {
+        return Ok(None);
+    }
+    let bytes: [u8; TIMESPEC_BYTES] = guest::peek(tid, pointer)?;
+    let ns = if call.nr == libc::SYS_select { clock::select_timeout_ns(&bytes)? } else { clock::timespec_ns(&bytes)? };
+    Ok(Some(ns))
+}

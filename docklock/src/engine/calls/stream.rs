@@ -1,0 +1,191 @@
+//! Reading and writing: the kernel moves the bytes, once it is known that it will not make the caller wait.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use nix::sys::stat::FileStat;
+
+use super::Answer;
+use crate::engine::guest::{self, kind};
+use crate::engine::model::metadata::FileId;
+use crate::engine::task::{Call, TaskId, Wait};
+use crate::engine::turns::any_ready;
+use crate::engine::{Engine, Verdict};
+use crate::kernel;
+use crate::kernel::tracee;
+
+/// Bytes of a write that are moved at once.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// A pipe takes this much in one piece or not at all (PIPE_BUF, pipe(7)).
+const PIPE_BUF: u64 = 4096;
+
+/// How a descriptor can make its caller wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waits {
+    /// It cannot: a file, a folder, a device, or one that was opened not to.
+    Never,
+    /// For the other end inside the cage.
+    Inside,
+    /// For the world: a standard stream.
+    Outside,
+}
+
+impl Engine {
+    fn waits(&self, fd: &OwnedFd, stat: &FileStat) -> Waits {
+        match kind(stat) {
+            libc::S_IFREG | libc::S_IFDIR | libc::S_IFBLK | libc::S_IFCHR => Waits::Never,
+            _ if self.outside.contains(&(stat.st_dev, stat.st_ino)) => Waits::Outside,
+            _ if tracee::is_nonblocking(fd.as_fd()) => Waits::Never,
+            _ => Waits::Inside,
+        }
+    }
+
+    pub(super) fn read(&mut self, id: TaskId, call: &Call) -> Answer {
+        let random = self.tasks.get(id).and_then(|task| self.tasks.process(task.process)).is_some_and(|own| own.random);
+        if !random && !self.outside_input && self.is_alone() {
+            return Ok(Verdict::Continue);
+        }
+        let Some(file) = self.file(id, call.args[0] as i32) else { return Ok(Verdict::Continue) };
+        if let Some(verdict) = self.read_random(id, call, &file)? {
+            return Ok(verdict);
+        }
+        let (fd, stat) = file;
+        match self.waits(&fd, &stat) {
+            Waits::Never => Ok(Verdict::Continue),
+            Waits::Outside if kind(&stat) == libc::S_IFIFO => self.read_outside(id, call, fd),
+            Waits::Inside | Waits::Outside if self.is_alone() || asks_not_to_wait(call) => Ok(Verdict::Continue),
+            Waits::Inside | Waits::Outside => {
+                let files = vec![(fd, libc::POLLIN)];
+                if any_ready(&files) { Ok(Verdict::Continue) } else { Ok(self.block_on(id, files, None)) }
+            }
+        }
+    }
+
+    /// Standard input comes when its writer pleases: a read waits until it can be served in full, or the writer has closed.
+    fn read_outside(&mut self, id: TaskId, call: &Call, fd: OwnedFd) -> Answer {
+        let wanted = if call.nr == libc::SYS_read { call.args[2] } else { 1 };
+        let capacity = tracee::pipe_capacity(fd.as_fd()).unwrap_or(PIPE_BUF);
+        let waiting = kernel::bytes_waiting(fd.as_fd()).unwrap_or(0) as u64;
+        let closed = {
+            let mut polled = [libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 }];
+            tracee::poll_now(&mut polled) > 0 && polled[0].revents & libc::POLLHUP != 0
+        };
+        // A writer that has closed can have added no more since: look again.
+        let waiting = if closed { u64::MAX } else { waiting };
+        if waiting >= wanted.min(capacity) {
+            return Ok(Verdict::Continue);
+        }
+        let since = self.tasks.len() == 1;
+        if since {
+            // Nobody inside can run meanwhile: waiting here is waiting there.
+            return self.wait_for_input(id, &fd, wanted.min(capacity));
+        }
+        Ok(self.block_on(id, vec![(fd, libc::POLLHUP)], None))
+    }
+
+    /// Waits, outside of logical time, until standard input holds `wanted` bytes or is closed.
+    fn wait_for_input(&mut self, id: TaskId, fd: &OwnedFd, wanted: u64) -> Answer {
+        const LOOK_US: u64 = 500;
+        let mut looks = 0_u32;
+        loop {
+            let waiting = kernel::bytes_waiting(fd.as_fd()).unwrap_or(0) as u64;
+            let mut polled = [libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 }];
+            let closed = tracee::poll_now(&mut polled) > 0 && polled[0].revents & libc::POLLHUP != 0;
+            if waiting >= wanted || closed || self.tasks.get(id).is_none() {
+                return Ok(Verdict::Continue);
+            }
+            self.drain_events()?;
+            // A signal from outside ends the wait as it would end the kernel's.
+            if crate::engine::signals::has_signal(self.tid(id)?) {
+                self.interrupted(id)?;
+            }
+            if self.tasks.get(id).is_none_or(|task| !matches!(task.state, crate::engine::State::Running)) {
+                return Ok(Verdict::Settled);
+            }
+            looks = looks.saturating_add(1);
+            std::thread::sleep(std::time::Duration::from_micros(LOOK_US * u64::from(looks.min(40))));
+        }
+    }
+
+    pub(super) fn write(&mut self, id: TaskId, call: &Call) -> Answer {
+        let Some((fd, stat)) = self.file(id, call.args[0] as i32) else { return Ok(Verdict::Continue) };
+        if kind(&stat) == libc::S_IFREG {
+            let now = self.clock.now();
+            self.metadata.written(FileId { dev: stat.st_dev, ino: stat.st_ino }, now);
+            return Ok(Verdict::Continue);
+        }
+        if self.is_alone() || self.waits(&fd, &stat) != Waits::Inside || asks_not_to_wait(call) {
+            return Ok(Verdict::Continue);
+        }
+        let mut polled = [libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 }];
+        let ready = tracee::poll_now(&mut polled) > 0;
+        let written = self.tasks.get(id).map_or(0, |task| task.written);
+        if ready && polled[0].revents & (libc::POLLERR | libc::POLLHUP) != 0 {
+            return Ok(if written > 0 { Verdict::Return(written as i64) } else { Verdict::Continue });
+        }
+        if call.nr != libc::SYS_write {
+            return Ok(if ready { Verdict::Continue } else { self.block_on(id, vec![(fd, libc::POLLOUT)], None) });
+        }
+        if ready && written == 0 && fits(&fd, &stat, call.args[2]) {
+            return Ok(Verdict::Continue);
+        }
+        if ready && let Some(verdict) = self.write_in_pieces(id, call, &fd)? {
+            return Ok(verdict);
+        }
+        self.block(id, Wait::Files(vec![(fd, libc::POLLOUT)]), None);
+        Ok(Verdict::Settled)
+    }
+
+    /// Moves what a pipe or socket takes now. `None`: it is full and more is left.
+    fn write_in_pieces(
+        &mut self,
+        id: TaskId,
+        call: &Call,
+        fd: &OwnedFd,
+    ) -> Result<Option<Verdict>, crate::engine::Trouble> {
+        let tid = self.tid(id)?;
+        let length = call.args[2];
+        let mut written = self.tasks.get(id).map_or(0, |task| task.written);
+        let mut buffer = vec![0; CHUNK_BYTES.min(length as usize)];
+        while written < length {
+            let step = (length - written).min(CHUNK_BYTES as u64) as usize;
+            if let Err(fault) = guest::read(tid, call.args[1].wrapping_add(written), &mut buffer[..step]) {
+                return if written > 0 { Ok(Some(Verdict::Return(written as i64))) } else { Err(fault.into()) };
+            }
+            match tracee::write_without_waiting(fd.as_fd(), &buffer[..step]) {
+                Ok(moved) => {
+                    written += moved as u64;
+                    if moved < step {
+                        break;
+                    }
+                }
+                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => break,
+                // The kernel says it itself, with SIGPIPE where that belongs to it.
+                Err(_) if written == 0 => return Ok(Some(Verdict::Continue)),
+                Err(_) => return Ok(Some(Verdict::Return(written as i64))),
+            }
+        }
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.written = written;
+        }
+        Ok((written >= length).then_some(Verdict::Return(written as i64)))
+    }
+}
+
+/// True when the kernel will take the whole write in one piece.
+fn fits(fd: &OwnedFd, stat: &FileStat, length: u64) -> bool {
+    if length <= PIPE_BUF {
+        return true;
+    }
+    let empty = kernel::bytes_waiting(fd.as_fd()).is_ok_and(|waiting| waiting == 0);
+    kind(stat) == libc::S_IFIFO && empty && tracee::pipe_capacity(fd.as_fd()).is_ok_and(|capacity| length <= capacity)
+}
+
+/// True for MSG_DONTWAIT in the flags of a socket call.
+fn asks_not_to_wait(call: &Call) -> bool {
+    let flags = match call.nr {
+        libc::SYS_recvfrom | libc::SYS_sendto | libc::SYS_recvmmsg | libc::SYS_sendmmsg => call.args[3],
+        libc::SYS_recvmsg | libc::SYS_sendmsg => call.args[2],
+        _ => 0,
+    };
+    flags as i32 & libc::MSG_DONTWAIT != 0
+}

@@ -1,0 +1,470 @@
+//! What the tracer hears: births, programs, ends, signals, stops, time stamp counters.
+//!
+//! Two orders are the kernel's choice and must not show: a newborn's stop may come before its parent's word of it, and a vfork parent's
+//! release before or after its child's exec. Early news is kept; what may have been heard already is never waited for.
+
+use nix::unistd::Pid;
+
+use super::guest;
+use super::hook::EVENT_STOP;
+use super::task::{ProcessId, Resume, State, TaskId, Wait};
+use super::trace::Event;
+use super::{Engine, EngineError};
+use crate::kernel::tracee::{self, Outcome, Who};
+
+/// Logical cost of reading the time stamp counter.
+const TSC_NS: u64 = 100;
+/// How long the engine sleeps between looks at a thread that is about to be a zombie, in microseconds.
+const ZOMBIE_LOOK_US: u64 = 20;
+/// FUTEX_OWNER_DIED, futex(2).
+const OWNER_DIED: u32 = 0x4000_0000;
+
+impl Engine {
+    /// Hears everything there is to hear. True when there was anything.
+    pub(super) fn drain_events(&mut self) -> Result<bool, EngineError> {
+        let mut heard = false;
+        loop {
+            match tracee::wait(Who::Any, false) {
+                Ok(Some((pid, outcome))) => {
+                    heard = true;
+                    self.on_event(pid, outcome)?;
+                }
+                Ok(None) => return Ok(heard),
+                Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
+                    self.forget_everybody()?;
+                    return Ok(heard);
+                }
+                Err(source) => return Err(EngineError::Edge { deed: "hear of the tasks", source }),
+            }
+        }
+    }
+
+    pub(super) fn wait_blocking(&mut self) -> Result<Option<(Pid, Outcome)>, EngineError> {
+        match tracee::wait(Who::Any, true) {
+            Ok(news) => Ok(news),
+            Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
+                self.forget_everybody()?;
+                Ok(None)
+            }
+            Err(source) => Err(EngineError::Edge { deed: "hear of the tasks", source }),
+        }
+    }
+
+    /// Nobody is traced any more: whoever is still in the table has been reaped by another.
+    fn forget_everybody(&mut self) -> Result<(), EngineError> {
+        let left: Vec<TaskId> = self.tasks.iter().map(|(id, _)| id).collect();
+        for id in left {
+            self.end_task(id, Outcome::Killed(libc::SIGKILL))?;
+        }
+        Ok(())
+    }
+
+    /// After SIGKILL to all: waits for every end.
+    pub(super) fn reap_everybody(&mut self) -> Result<(), EngineError> {
+        while !self.tasks.is_empty() {
+            match self.wait_blocking()? {
+                Some((pid, Outcome::Stopped { .. })) => self.forgiving(tracee::resume(pid, 0), "let a task end")?,
+                Some((pid, outcome)) => {
+                    if let Some(id) = self.tasks.by_tid(pid) {
+                        self.end_task(id, outcome)?;
+                    }
+                }
+                None => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_event(&mut self, pid: Pid, outcome: Outcome) -> Result<(), EngineError> {
+        self.counters.events += 1;
+        let Some(id) = self.tasks.by_tid(pid) else {
+            return match outcome {
+                Outcome::Stopped { event: EVENT_STOP, .. } => {
+                    self.early.push(pid);
+                    Ok(())
+                }
+                Outcome::Stopped { .. } => self.forgiving(tracee::resume(pid, 0), "let a task go on"),
+                // A thread that an exec of its process has ended.
+                Outcome::Exited(_) | Outcome::Killed(_) => Ok(()),
+            };
+        };
+        match outcome {
+            Outcome::Exited(_) | Outcome::Killed(_) => self.on_end(id, outcome),
+            Outcome::Stopped { event: libc::PTRACE_EVENT_EXEC, .. } => self.on_exec(id, pid),
+            Outcome::Stopped {
+                event: libc::PTRACE_EVENT_CLONE | libc::PTRACE_EVENT_FORK | libc::PTRACE_EVENT_VFORK,
+                ..
+            } => self.on_clone(id, pid, outcome),
+            Outcome::Stopped { event: libc::PTRACE_EVENT_VFORK_DONE, .. } => {
+                self.stopped_and_ready(id);
+                Ok(())
+            }
+            Outcome::Stopped { event: EVENT_STOP, signal } => self.on_stop(id, pid, signal),
+            Outcome::Stopped { signal, .. } => self.on_signal(id, pid, signal),
+        }
+    }
+
+    fn stopped_and_ready(&mut self, id: TaskId) {
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.stopped = true;
+        }
+        self.ready(id, Resume::Unpark);
+    }
+
+    /// A birth: the newborn is held in its first stop until its turn comes.
+    fn on_clone(&mut self, id: TaskId, pid: Pid, outcome: Outcome) -> Result<(), EngineError> {
+        let gone = |error: &std::io::Error| super::is_gone(error);
+        let child = match tracee::event_message(pid) {
+            Ok(message) => Pid::from_raw(message as i32),
+            Err(error) if gone(&error) => return Ok(()),
+            Err(source) => return Err(EngineError::Edge { deed: "hear who was born", source }),
+        };
+        let registers = tracee::registers(pid).map_err(EngineError::edge("read how a task was born"))?;
+        let (flags, clear_tid) = birth(pid, &registers);
+        if let Some(place) = self.early.iter().position(|early| *early == child) {
+            self.early.swap_remove(place);
+        } else if !wait_for_newborn(child)? {
+            return self.forgiving(tracee::resume(pid, 0), "let a parent go on");
+        }
+        let number = cage_number(child)?;
+        let Some(parent) = self.tasks.get(id) else { return Ok(()) };
+        let (parent_number, process) = (parent.number, parent.process);
+        let process = if flags & libc::CLONE_THREAD as u64 != 0 {
+            process
+        } else {
+            self.add_child_process(process, child, number, flags)
+        };
+        let newborn = self.tasks.add_task(child, number, process, State::Ready(Resume::Unpark));
+        self.counters.clones += 1;
+        self.counters.tasks_most = self.counters.tasks_most.max(self.tasks.len() as u64);
+        if let Some(task) = self.tasks.get_mut(newborn) {
+            task.stopped = true;
+            task.clear_tid = (flags & libc::CLONE_CHILD_CLEARTID as u64 != 0).then_some(clear_tid);
+        }
+        self.ready(newborn, Resume::Unpark);
+        self.record(parent_number, Event::Clone as i32, number.into(), [flags, 0])?;
+        if matches!(outcome, Outcome::Stopped { event: libc::PTRACE_EVENT_VFORK, .. }) {
+            if let Some(task) = self.tasks.get_mut(newborn) {
+                task.vfork_parent = Some(id);
+            }
+            self.block(id, Wait::Vfork, None);
+        }
+        self.forgiving(tracee::resume(pid, 0), "let a parent go on")
+    }
+
+    fn add_child_process(&mut self, parent: ProcessId, child: Pid, number: u32, flags: u64) -> ProcessId {
+        let (memory, random, grandparent) = self
+            .tasks
+            .process(parent)
+            .map_or((0, false, None), |process| (process.memory, process.random, process.parent));
+        let memory = if flags & libc::CLONE_VM as u64 != 0 { memory } else { self.tasks.new_memory() };
+        let parent = if flags & libc::CLONE_PARENT as u64 != 0 { grandparent } else { Some(parent) };
+        let process = self.tasks.add_process(child, number, parent, memory);
+        if let Some(process) = self.tasks.process_mut(process) {
+            process.random = random;
+        }
+        process
+    }
+
+    /// A new program: other threads of its process are gone, and a vfork parent may go on.
+    fn on_exec(&mut self, id: TaskId, pid: Pid) -> Result<(), EngineError> {
+        let former = tracee::event_message(pid).map_err(EngineError::edge("hear who executed"))?;
+        let former = Pid::from_raw(former as i32);
+        // An exec outside of the first thread gives its caller the first thread's id.
+        let id = if former == pid { id } else { self.tasks.by_tid(former).unwrap_or(id) };
+        let Some(process) = self.tasks.get(id).map(|task| task.process) else { return Ok(()) };
+        for other in self.tasks.of_process(process) {
+            if other != id {
+                self.futexes.remove(other.0);
+                self.tasks.remove_task(other);
+            }
+        }
+        self.timers.on_exec(process.0);
+        let number = self.tasks.process(process).map_or(0, |process| process.number);
+        self.tasks.rename(id, pid, number);
+        let memory = self.tasks.new_memory();
+        let mut vfork_parent = None;
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.state = State::Running;
+            task.call = None;
+            task.clear_tid = None;
+            task.stopped = false;
+            vfork_parent = task.vfork_parent.take();
+        }
+        if let Some(process) = self.tasks.process_mut(process) {
+            process.memory = memory;
+            process.random = false;
+        }
+        self.current = Some(id);
+        self.counters.execs += 1;
+        self.release_vfork_parent(vfork_parent)?;
+        if !self.started {
+            self.begin(id)?;
+        }
+        self.record(number, Event::Exec as i32, 0, [0; 2])?;
+        self.furnish_program(pid)?;
+        self.forgiving(tracee::resume(pid, 0), "let a program begin")
+    }
+
+    /// The parent's wait in vfork(2) is over; its stop may have been heard already.
+    fn release_vfork_parent(&mut self, parent: Option<TaskId>) -> Result<(), EngineError> {
+        let Some(parent) = parent else { return Ok(()) };
+        let waits = self.tasks.get(parent).is_some_and(|task| matches!(task.state, State::Blocked(Wait::Vfork)));
+        if waits && self.wait_for_stop(parent)? {
+            self.ready(parent, Resume::Unpark);
+        }
+        Ok(())
+    }
+
+    fn on_stop(&mut self, id: TaskId, pid: Pid, signal: i32) -> Result<(), EngineError> {
+        if matches!(signal, libc::SIGSTOP | libc::SIGTSTP | libc::SIGTTIN | libc::SIGTTOU) {
+            self.forgiving(tracee::listen(pid), "leave a task in its stop")?;
+            self.block(id, Wait::Stopped, None);
+            self.signals_sent = true;
+            // A parent that waits for stopped children hears of it.
+            let parent = self.tasks.get(id).and_then(|task| self.tasks.process(task.process)).and_then(|p| p.parent);
+            self.wake_waiting_parent(parent);
+            return Ok(());
+        }
+        if self.tasks.get(id).is_some_and(|task| matches!(task.state, State::Blocked(Wait::Stopped))) {
+            self.stopped_and_ready(id);
+            return Ok(());
+        }
+        self.forgiving(tracee::resume(pid, 0), "let a task go on")
+    }
+
+    /// A signal is about to be delivered to the running task.
+    fn on_signal(&mut self, id: TaskId, pid: Pid, signal: i32) -> Result<(), EngineError> {
+        if signal == libc::SIGSEGV && self.answer_tsc(id, pid)? {
+            return Ok(());
+        }
+        let number = self.number_of(id);
+        let from_outside = tracee::signal_sender(pid).is_ok_and(|(sender, code)| code == libc::SI_USER && sender == 0);
+        if from_outside && self.started {
+            self.escape(format!("signal {signal} came to task {number} from outside the cage"));
+        }
+        self.record(number, Event::Signal as i32, signal.into(), [0; 2])?;
+        self.forgiving(tracee::resume(pid, signal), "deliver a signal")
+    }
+
+    /// Answers rdtsc and rdtscp, which trap, with logical nanoseconds. False: the fault is the program's own.
+    fn answer_tsc(&mut self, id: TaskId, pid: Pid) -> Result<bool, EngineError> {
+        let Ok(mut registers) = tracee::registers(pid) else { return Ok(false) };
+        let mut code = [0_u8; 3];
+        let readable = guest::read(pid, registers.rip, &mut code).is_ok()
+            || guest::read(pid, registers.rip, &mut code[..2]).is_ok();
+        let length = match code {
+            _ if !readable => return Ok(false),
+            [0x0f, 0x31, _] => 2,
+            [0x0f, 0x01, 0xf9] => 3,
+            _ => return Ok(false),
+        };
+        self.clock.advance(TSC_NS);
+        self.counters.tsc += 1;
+        let value = self.clock.monotonic();
+        registers.rax = value & 0xffff_ffff;
+        registers.rdx = value >> 32;
+        if length == 3 {
+            registers.rcx = 0;
+        }
+        registers.rip += length;
+        let number = self.number_of(id);
+        self.record(number, Event::Tsc as i32, 0, [0; 2])?;
+        self.forgiving(tracee::set_registers(pid, &registers), "answer a time stamp counter")?;
+        self.forgiving(tracee::resume(pid, 0), "let a task go on")?;
+        Ok(true)
+    }
+
+    /// The end of a task, and if a signal or exit_group took its process, of all its threads: nobody else runs before all are gone.
+    pub(super) fn on_end(&mut self, id: TaskId, outcome: Outcome) -> Result<(), EngineError> {
+        let Some(process) = self.tasks.get(id).map(|task| task.process) else { return Ok(()) };
+        self.end_task(id, outcome)?;
+        if matches!(outcome, Outcome::Killed(_)) {
+            self.reap_process(process)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the end of every thread of a dying process, the first thread last: it is told only then.
+    pub(super) fn reap_process(&mut self, process: ProcessId) -> Result<(), EngineError> {
+        let leader = self.tasks.process(process).map(|process| process.pid);
+        let mut threads = self.tasks.of_process(process);
+        threads.sort_by_key(|id| self.tasks.get(*id).map(|task| Some(task.tid) == leader));
+        for id in threads {
+            self.reap(id)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the end of a task that is dying.
+    pub(super) fn reap(&mut self, id: TaskId) -> Result<(), EngineError> {
+        while let Some(tid) = self.tasks.get(id).map(|task| task.tid) {
+            match tracee::wait(Who::Task(tid), true) {
+                Ok(Some((_, Outcome::Stopped { .. }))) => self.forgiving(tracee::resume(tid, 0), "let a task end")?,
+                Ok(Some((_, outcome))) => self.end_task(id, outcome)?,
+                Ok(None) => {}
+                Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
+                    self.end_task(id, Outcome::Killed(libc::SIGKILL))?;
+                }
+                Err(source) => return Err(EngineError::Edge { deed: "wait for the end of a task", source }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a dead task out, and tells whoever waited for just that.
+    pub(super) fn end_task(&mut self, id: TaskId, outcome: Outcome) -> Result<(), EngineError> {
+        let Some(task) = self.tasks.remove_task(id) else { return Ok(()) };
+        let status = match outcome {
+            Outcome::Exited(code) => i64::from(code),
+            Outcome::Killed(signal) => 128 + i64::from(signal),
+            Outcome::Stopped { .. } => 0,
+        };
+        self.record(task.number, Event::End as i32, status, [0; 2])?;
+        self.futexes.remove(id.0);
+        let memory = self.tasks.process(task.process).map_or(0, |process| process.memory);
+        if let Some(address) = task.clear_tid {
+            self.wake_futex_of(memory, address);
+        }
+        self.wake_owner_died(memory);
+        if self.current == Some(id) {
+            self.current = None;
+        }
+        self.progress = true;
+        self.release_vfork_parent(task.vfork_parent)?;
+        if self.tasks.process(task.process).is_some_and(|process| process.tasks == 0) {
+            self.end_process(task.process);
+        }
+        Ok(())
+    }
+
+    fn end_process(&mut self, id: ProcessId) {
+        self.signals_sent = true;
+        self.timers.remove_process(id.0);
+        self.folders.remove_process(id);
+        let heir =
+            self.root.filter(|root| *root != id && self.tasks.process(*root).is_some_and(|root| root.number == 1));
+        for (_, process) in self.tasks.processes_mut() {
+            if process.parent == Some(id) {
+                process.parent = heir;
+            }
+        }
+        let parent = self.tasks.process_mut(id).and_then(|process| {
+            process.zombie = true;
+            process.parent
+        });
+        self.wake_waiting_parent(parent);
+        self.wake_waiting_parent(heir);
+        if parent.is_none() {
+            self.tasks.remove_process(id);
+        }
+    }
+
+    /// Wakes a waiter as the kernel does when it clears the word of a dead thread.
+    pub(super) fn wake_futex_of(&mut self, memory: u64, address: u64) {
+        let key = super::model::futex::Key::Private { mm: memory, addr: address };
+        for woken in self.futexes.wake(key, 1, u32::MAX) {
+            self.ready(TaskId(woken), Resume::Return(0));
+        }
+    }
+
+    /// A robust mutex of the dead task may have got its mark: who waits on a word that has changed is woken.
+    fn wake_owner_died(&mut self, memory: u64) {
+        let waiting: Vec<(TaskId, Pid, u64, u32)> = self
+            .tasks
+            .iter()
+            .filter(|(_, task)| matches!(task.state, State::Blocked(Wait::Futex)))
+            .filter(|(_, task)| self.tasks.process(task.process).is_some_and(|process| process.memory == memory))
+            .filter_map(|(id, task)| task.call.map(|call| (id, task.tid, call.args[0], call.args[2] as u32)))
+            .collect();
+        for (id, tid, address, expected) in waiting {
+            let died =
+                guest::peek_u32(tid, address).is_ok_and(|word| word & OWNER_DIED != 0 && expected & OWNER_DIED == 0);
+            if died {
+                self.futexes.remove(id.0);
+                self.ready(id, Resume::Return(0));
+            }
+        }
+    }
+
+    /// Waits until the first thread of a process with other threads is a zombie: it is told to nobody before they are gone.
+    pub(super) fn wait_for_zombie_leader(&self, tid: Pid) {
+        loop {
+            let Ok(stat) = std::fs::read_to_string(format!("/proc/{tid}/stat")) else { return };
+            match stat.rsplit_once(") ") {
+                Some((_, rest)) if !rest.starts_with(['Z', 'X']) => {
+                    std::thread::sleep(std::time::Duration::from_micros(ZOMBIE_LOOK_US));
+                }
+                _ => return,
+            }
+        }
+    }
+
+    /// Takes the turn from a task that makes no calls. Where it stops is the host's choice, and is told.
+    pub(super) fn preempt(&mut self, id: TaskId) -> Result<(), EngineError> {
+        let number = self.number_of(id);
+        let limit = super::SPIN_CPU_MS;
+        let sentence = format!("task {number} used the processor for {limit} ms without a call while others waited");
+        if self.is_strict() {
+            self.end_run(format!("{sentence}; the profile ends such a run"));
+            return Ok(());
+        }
+        self.escape(sentence);
+        self.counters.forced += 1;
+        let Some(tid) = self.tasks.get(id).map(|task| task.tid) else { return Ok(()) };
+        self.forgiving(tracee::interrupt(tid), "interrupt a task")?;
+        match tracee::wait(Who::Task(tid), true) {
+            Ok(Some((_, Outcome::Stopped { event: EVENT_STOP, .. }))) => {
+                self.skip_to_deadline_if_nobody_is_ready();
+                self.stopped_and_ready(id);
+                Ok(())
+            }
+            Ok(Some((pid, outcome))) => self.on_event(pid, outcome),
+            Ok(None) => Ok(()),
+            Err(error) if super::is_gone(&error) => Ok(()),
+            Err(source) => Err(EngineError::Edge { deed: "interrupt a task", source }),
+        }
+    }
+}
+
+/// Flags of the call that made a task, and the word to clear at its end.
+fn birth(pid: Pid, registers: &tracee::Registers) -> (u64, u64) {
+    match registers.orig_rax as i64 {
+        libc::SYS_clone => (registers.rdi, registers.r10),
+        libc::SYS_vfork => ((libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD) as u64, 0),
+        // struct clone_args: flags, pidfd, child_tid (clone(2)).
+        libc::SYS_clone3 => match guest::peek::<24>(pid, registers.rdi) {
+            Ok(bytes) => {
+                let word = |at: usize| bytes[at..at + 8].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+                (word(0), word(16))
+            }
+            Err(_) => (libc::SIGCHLD as u64, 0),
+        },
+        _ => (libc::SIGCHLD as u64, 0),
+    }
+}
+
+/// Waits for the first stop of a task that was just born. False: it was killed before.
+fn wait_for_newborn(child: Pid) -> Result<bool, EngineError> {
+    match tracee::wait(Who::Task(child), true) {
+        Ok(Some((_, Outcome::Stopped { .. }))) => Ok(true),
+        Ok(_) => Ok(false),
+        Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Ok(false),
+        Err(source) => Err(EngineError::Edge { deed: "wait for a newborn", source }),
+    }
+}
+
+/// A task's number inside its own process namespace: the last of NSpid (proc_pid_status(5)).
+pub(super) fn cage_number(tid: Pid) -> Result<u32, EngineError> {
+    let status =
+        std::fs::read_to_string(format!("/proc/{tid}/status")).map_err(EngineError::edge("read a task's number"))?;
+    let number = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))
+        .and_then(|line| line.split_ascii_whitespace().next_back())
+        .and_then(|text| text.parse().ok());
+    number.ok_or_else(|| EngineError::Edge {
+        deed: "read a task's number",
+        source: std::io::Error::from_raw_os_error(libc::ENODATA),
+    })
+}

@@ -1,0 +1,113 @@
+//! Runs one call of a task in the kernel and stops the task before its own code goes on.
+//!
+//! The stop is armed while the task waits in its notification (PTRACE_INTERRUPT), then the call is let through: whatever would sleep
+//! interruptibly returns at once, everything else completes. So the result can be rewritten under the task's own credentials, root and
+//! working directory, and a call that might block can be tried.
+
+use std::os::fd::AsFd;
+
+use super::task::{Resume, TaskId, Wait};
+use super::{Engine, EngineError};
+use crate::kernel::tracee::{self, Outcome, Registers, Who};
+use crate::kernel::{self, Reply};
+
+/// PTRACE_EVENT_STOP, ptrace(2).
+pub(super) const EVENT_STOP: i32 = libc::PTRACE_EVENT_STOP;
+/// What an interrupted call returns inside the kernel (include/linux/errno.h): ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND,
+/// ERESTART_RESTARTBLOCK.
+const RESTARTS: [i64; 4] = [-512, -513, -514, -516];
+/// ERESTARTNOHAND: EINTR where a handler runs, the call again where none does.
+pub(super) const ERESTARTNOHAND: i64 = -514;
+/// Bytes of the `syscall` instruction.
+const SYSCALL_BYTES: u64 = 2;
+
+impl Engine {
+    /// Runs the call. The task is stopped afterwards, or gone: then there are no registers.
+    pub(super) fn hook(&mut self, id: TaskId) -> Result<Option<Registers>, EngineError> {
+        self.counters.hooks += 1;
+        let Some(call) = self.tasks.get_mut(id).and_then(|task| task.call.take()) else { return Ok(None) };
+        let told = |engine: &Self| kernel::notify_reply(engine.listener.as_fd(), call.id, Reply::Continue);
+        let registers = self.armed(id, told)?;
+        if let Some(registers) = &registers {
+            let result = registers.rax as i64;
+            // Which of its own codes the kernel uses is no result: the call will be made again.
+            let result = if is_restart(result) { ERESTARTNOHAND } else { result };
+            let number = self.number_of(id);
+            self.record(number, call.nr as i32, result, [call.args[0], call.args[1]])?;
+        }
+        Ok(registers)
+    }
+
+    /// Arms the stop, answers by `told`, and waits for the stop.
+    pub(super) fn armed(
+        &mut self,
+        id: TaskId,
+        told: impl FnOnce(&Self) -> std::io::Result<()>,
+    ) -> Result<Option<Registers>, EngineError> {
+        let Some(tid) = self.tasks.get(id).map(|task| task.tid) else { return Ok(None) };
+        self.forgiving(tracee::interrupt(tid), "arm a stop")?;
+        let told = told(self);
+        self.forgiving(told, "let a call through")?;
+        if !self.wait_for_stop(id)? {
+            return Ok(None);
+        }
+        match tracee::registers(tid) {
+            Ok(registers) => Ok(Some(registers)),
+            Err(error) if super::is_gone(&error) => Ok(None),
+            Err(source) => Err(EngineError::Edge { deed: "read the registers of a task", source }),
+        }
+    }
+
+    /// Waits until a task that is about to stop has stopped. False: it is gone instead.
+    pub(super) fn wait_for_stop(&mut self, id: TaskId) -> Result<bool, EngineError> {
+        loop {
+            let Some(tid) = self.tasks.get(id).map(|task| task.tid) else { return Ok(false) };
+            match tracee::wait(Who::Task(tid), true) {
+                Ok(Some((_, Outcome::Stopped { event: EVENT_STOP | libc::PTRACE_EVENT_VFORK_DONE, .. }))) => {
+                    if let Some(task) = self.tasks.get_mut(id) {
+                        task.stopped = true;
+                    }
+                    return Ok(true);
+                }
+                Ok(Some((pid, outcome))) => self.on_event(pid, outcome)?,
+                Ok(None) => {}
+                Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
+                    self.end_task(id, Outcome::Killed(libc::SIGKILL))?;
+                    return Ok(false);
+                }
+                Err(source) => return Err(EngineError::Edge { deed: "wait for a stop", source }),
+            }
+        }
+    }
+
+    /// Lets a hooked task go on: now if it has the turn, else when it gets it.
+    pub(super) fn release(&mut self, id: TaskId) -> Result<(), EngineError> {
+        if self.current == Some(id) {
+            return self.unpark(id);
+        }
+        self.ready(id, Resume::Unpark);
+        Ok(())
+    }
+
+    /// The hooked call would have blocked: the task makes it again when something has happened.
+    pub(super) fn try_again_later(
+        &mut self,
+        id: TaskId,
+        registers: &Registers,
+        deadline: Option<u64>,
+    ) -> Result<(), EngineError> {
+        let Some(tid) = self.tasks.get(id).map(|task| task.tid) else { return Ok(()) };
+        let mut rewound = *registers;
+        rewound.rax = registers.orig_rax;
+        rewound.rip = registers.rip.wrapping_sub(SYSCALL_BYTES);
+        rewound.orig_rax = u64::MAX;
+        self.forgiving(tracee::set_registers(tid, &rewound), "rewind a call")?;
+        self.block(id, Wait::Retry, deadline);
+        Ok(())
+    }
+}
+
+/// True for a return value by which the kernel says that a call was interrupted.
+pub(super) fn is_restart(result: i64) -> bool {
+    RESTARTS.contains(&result)
+}

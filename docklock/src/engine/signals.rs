@@ -1,0 +1,284 @@
+//! Signals that come to tasks which wait, and calls that send them.
+//!
+//! A traced task that waits in a notification keeps even a fatal signal pending until it goes on. So after anything that may have sent one,
+//! the engine looks at what is pending for each waiting task, and lets the kernel run the call of one that has a deliverable signal:
+//! with that signal pending it ends at once, with the errno and the restart rule that the kernel has for it.
+
+use std::os::fd::AsFd;
+
+use nix::unistd::Pid;
+
+use super::guest;
+use super::hook::ERESTARTNOHAND;
+use super::task::{Call, Resume, State, TaskId, Wait};
+use super::{Engine, EngineError, Trouble, Verdict};
+use crate::kernel::tracee;
+
+/// Signals that are ignored by default: CHLD, CONT, URG, WINCH (signal(7)).
+const IGNORED_BY_DEFAULT: u64 = bit(libc::SIGCHLD) | bit(libc::SIGCONT) | bit(libc::SIGURG) | bit(libc::SIGWINCH);
+
+const fn bit(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
+
+/// The signal sets of a task, proc_pid_status(5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Signals {
+    pending: u64,
+    blocked: u64,
+    ignored: u64,
+    caught: u64,
+}
+
+impl Signals {
+    fn parse(status: &str) -> Self {
+        let mut signals = Self::default();
+        for line in status.lines() {
+            let Some((name, value)) = line.split_once(":\t") else { continue };
+            let Ok(set) = u64::from_str_radix(value, 16) else { continue };
+            match name {
+                "SigPnd" | "ShdPnd" => signals.pending |= set,
+                "SigBlk" => signals.blocked = set,
+                "SigIgn" => signals.ignored = set,
+                "SigCgt" => signals.caught = set,
+                _ => {}
+            }
+        }
+        signals
+    }
+
+    /// Those that would be delivered under `blocked` and do anything.
+    fn deliverable(&self, blocked: u64) -> u64 {
+        self.pending & !blocked & !self.ignored & !(IGNORED_BY_DEFAULT & !self.caught)
+    }
+}
+
+fn signals_of(tid: Pid) -> Option<Signals> {
+    Some(Signals::parse(&std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?))
+}
+
+/// True when a signal would be delivered to the task now.
+pub(super) fn has_signal(tid: Pid) -> bool {
+    signals_of(tid).is_some_and(|signals| signals.deliverable(signals.blocked) != 0)
+}
+
+/// The mask that a call puts up while it waits, if it brings one.
+fn mask_of(tid: Pid, call: &Call) -> Option<u64> {
+    let address = match call.nr {
+        libc::SYS_rt_sigsuspend => call.args[0],
+        libc::SYS_ppoll => call.args[3],
+        libc::SYS_epoll_pwait | libc::SYS_epoll_pwait2 => call.args[4],
+        libc::SYS_pselect6 if call.args[5] != 0 => guest::peek_u64(tid, call.args[5]).ok()?,
+        _ => return None,
+    };
+    if address == 0 { None } else { guest::peek_u64(tid, address).ok() }
+}
+
+impl Engine {
+    /// Makes every waiting task ready that has a signal to take.
+    pub(super) fn scan_signals(&mut self) -> Result<(), EngineError> {
+        self.signals_sent = false;
+        let mut woken = Vec::new();
+        for (id, task) in self.tasks.iter() {
+            let State::Blocked(wait) = &task.state else { continue };
+            if matches!(wait, Wait::Vfork | Wait::Stopped) {
+                continue;
+            }
+            let Some(signals) = signals_of(task.tid) else { continue };
+            match &task.call {
+                Some(call) if call.nr == libc::SYS_rt_sigtimedwait && signals.pending != 0 => {
+                    woken.push((id, Resume::Retry));
+                }
+                Some(call) if call.nr == libc::SYS_rt_sigtimedwait => {}
+                Some(call) => {
+                    let blocked = mask_of(task.tid, call).unwrap_or(signals.blocked);
+                    if signals.deliverable(blocked) != 0 {
+                        woken.push((id, Resume::Interrupt));
+                    }
+                }
+                // Parked in a ptrace stop before it makes its call again.
+                None if signals.deliverable(signals.blocked) != 0 => woken.push((id, Resume::Unpark)),
+                None => {}
+            }
+        }
+        for (id, resume) in woken {
+            self.futexes.remove(id.0);
+            self.ready(id, resume);
+        }
+        Ok(())
+    }
+
+    /// The turn of a task whose wait a signal ends.
+    pub(super) fn interrupted(&mut self, id: TaskId) -> Result<(), EngineError> {
+        let Some((tid, call, deadline, written)) =
+            self.tasks.get(id).and_then(|task| task.call.map(|call| (task.tid, call, task.deadline, task.written)))
+        else {
+            return Ok(());
+        };
+        let result = match call.nr {
+            libc::SYS_nanosleep | libc::SYS_clock_nanosleep => {
+                self.write_remaining(tid, &call, deadline);
+                Some(ERESTARTNOHAND)
+            }
+            _ if written > 0 => Some(written as i64),
+            _ => None,
+        };
+        let Some(value) = result else {
+            if self.hook(id)?.is_some() {
+                self.release(id)?;
+            }
+            return Ok(());
+        };
+        let Some(call) = self.take_call(id, value)? else { return Ok(()) };
+        let told = |engine: &Self| tracee::notify_return(engine.listener.as_fd(), call.id, value);
+        if self.armed(id, told)?.is_some() {
+            self.release(id)?;
+        }
+        Ok(())
+    }
+
+    /// What is left of an interrupted sleep, where its caller wants to know (nanosleep(2)).
+    fn write_remaining(&self, tid: Pid, call: &Call, deadline: Option<u64>) {
+        let address = match call.nr {
+            libc::SYS_nanosleep => call.args[1],
+            _ if call.args[1] as i32 & libc::TIMER_ABSTIME != 0 => 0,
+            _ => call.args[3],
+        };
+        if address != 0 {
+            let left = deadline.map_or(0, |at| at.saturating_sub(self.clock.now()));
+            // A caller that gave a bad address for the rest is not told: the sleep itself was fine.
+            let _ = guest::write(tid, address, &super::model::clock::timespec(left));
+        }
+    }
+
+    /// kill(2) and its family: the kernel decides who gets it. SIGKILL is over when its target is gone.
+    pub(super) fn send_signal(&mut self, id: TaskId, call: &Call) -> Result<Verdict, Trouble> {
+        let signal = match call.nr {
+            libc::SYS_tgkill | libc::SYS_rt_tgsigqueueinfo => call.args[2],
+            _ => call.args[1],
+        } as i32;
+        let target = call.args[0] as i32;
+        let Some(registers) = self.hook(id)? else { return Ok(Verdict::Settled) };
+        self.signals_sent = true;
+        if signal == libc::SIGKILL && registers.rax == 0 {
+            self.reap_killed(id, call.nr, target)?;
+        }
+        self.release(id)?;
+        Ok(Verdict::Settled)
+    }
+
+    fn reap_killed(&mut self, id: TaskId, nr: i64, target: i32) -> Result<(), EngineError> {
+        let own = self.tasks.get(id).map(|task| task.process);
+        let mut dying = Vec::new();
+        for (process, facts) in self.tasks.processes() {
+            if Some(process) == own || facts.zombie {
+                continue;
+            }
+            let hit = match (nr, target) {
+                (libc::SYS_kill, -1) => facts.number != 1,
+                (libc::SYS_kill, 0) => group_of(facts.pid) == own.and_then(|own| self.group_of_process(own)),
+                (libc::SYS_kill, group) if group < 0 => group_in_cage(facts.pid) == Some(group.unsigned_abs()),
+                _ => {
+                    facts.number == target.unsigned_abs()
+                        || self
+                            .tasks
+                            .iter()
+                            .any(|(_, task)| task.process == process && task.number == target.unsigned_abs())
+                }
+            };
+            if hit && is_dying(facts.pid) {
+                dying.push(process);
+            }
+        }
+        for process in dying {
+            self.reap_process(process)?;
+        }
+        Ok(())
+    }
+
+    fn group_of_process(&self, process: super::task::ProcessId) -> Option<i32> {
+        group_of(self.tasks.process(process)?.pid)
+    }
+
+    /// rt_sigtimedwait(2): the kernel takes a signal that is there; otherwise the task waits.
+    pub(super) fn wait_for_signal(&mut self, id: TaskId, call: &Call) -> Result<Verdict, Trouble> {
+        let Some((tid, timed_out, retried, deadline)) =
+            self.tasks.get(id).map(|task| (task.tid, task.timed_out, task.retried, task.deadline))
+        else {
+            return Ok(Verdict::Settled);
+        };
+        let timeout = match call.args[2] {
+            0 => None,
+            address => Some(super::calls::time::read_timespec(tid, address)?),
+        };
+        let wanted = guest::peek_u64(tid, call.args[0])?;
+        let signals = signals_of(tid).unwrap_or_default();
+        // Wanted ones come back as results; others that are deliverable interrupt.
+        if signals.pending & wanted != 0 || signals.deliverable(signals.blocked | wanted) != 0 || timeout == Some(0) {
+            if self.hook(id)?.is_some() {
+                self.release(id)?;
+            }
+            return Ok(Verdict::Settled);
+        }
+        if timed_out {
+            return Ok(Verdict::Return(-i64::from(libc::EAGAIN)));
+        }
+        let deadline = if retried { deadline } else { timeout.map(|ns| self.clock.now().saturating_add(ns)) };
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.retried = true;
+        }
+        self.block(id, Wait::Signal, deadline);
+        Ok(Verdict::Settled)
+    }
+
+    /// pause(2) and rt_sigsuspend(2).
+    pub(super) fn suspend(&mut self, id: TaskId, call: &Call) -> Result<Verdict, Trouble> {
+        let Some(tid) = self.tasks.get(id).map(|task| task.tid) else { return Ok(Verdict::Settled) };
+        let signals = signals_of(tid).unwrap_or_default();
+        let blocked = mask_of(tid, call).unwrap_or(signals.blocked);
+        if signals.deliverable(blocked) != 0 {
+            self.interrupted(id)?;
+        } else {
+            self.block(id, Wait::Signal, None);
+        }
+        Ok(Verdict::Settled)
+    }
+}
+
+/// Process group by the host's number.
+fn group_of(pid: Pid) -> Option<i32> {
+    nix::unistd::getpgid(Some(pid)).ok().map(Pid::as_raw)
+}
+
+/// Process group by the cage's number: the last of NSpgid (proc_pid_status(5)).
+fn group_in_cage(pid: Pid) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("NSpgid:"))?.split_ascii_whitespace().next_back()?.parse().ok()
+}
+
+/// True when SIGKILL has reached the process: pending or already at work.
+fn is_dying(pid: Pid) -> bool {
+    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
+    let state = status.lines().find_map(|line| line.strip_prefix("State:\t")).unwrap_or("X");
+    state.starts_with(['Z', 'X'])
+        || Signals::parse(&status).pending & bit(libc::SIGKILL) != 0
+        || !state.starts_with('t')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_counts_only_if_it_is_pending_open_and_does_something() {
+        let status = "Name:\tsh\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000014000\nSigBlk:\t0000000000000000\n\
+                      SigIgn:\t0000000000000000\nSigCgt:\t0000000000000000\n";
+        let signals = Signals::parse(status);
+        assert_eq!(signals.pending, bit(libc::SIGTERM) | bit(libc::SIGCHLD));
+        assert_eq!(signals.deliverable(0), bit(libc::SIGTERM));
+        assert_eq!(signals.deliverable(bit(libc::SIGTERM)), 0);
+        let caught = Signals { caught: bit(libc::SIGCHLD), ..signals };
+        assert_eq!(caught.deliverable(bit(libc::SIGTERM)), bit(libc::SIGCHLD));
+        assert_eq!(Signals { ignored: bit(libc::SIGTERM), ..signals }.deliverable(0), 0);
+    }
+}

@@ -1,0 +1,142 @@
+//! The engine's birth: its order, its one task, its loop, its report.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bpi_policies::Policy;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::prctl;
+use nix::unistd::Pid;
+
+use super::model::clock::{Clock, SECOND_NS};
+use super::model::futex::Futexes;
+use super::model::metadata::Metadata;
+use super::model::timers::Timers;
+use super::order::{Attach, Order, Word};
+use super::task::{State, Tasks};
+use super::trace::Trace;
+use super::{Engine, EngineError, calls, counts, events, exec, open_log};
+use crate::kernel::{self, tracee};
+
+/// Longest message of the shim.
+const MESSAGE_BYTES_MAX: usize = 4096;
+/// How often the engine looks for the listener that a task is about to have, and how long it waits in between.
+const LISTENER_LOOKS: u32 = 50_000;
+const LISTENER_LOOK_US: u64 = 20;
+
+/// Serves one order in a process of its own, to the end of its tasks. What could not be done is told over `socket`.
+pub fn serve(order: Order, socket: &OwnedFd) {
+    let word = match work(order, socket) {
+        Ok(word) => word,
+        // The tasks end with this process (PTRACE_O_EXITKILL).
+        Err(error) => Word::Failed { reason: error.to_string() },
+    };
+    tell(socket, &word);
+}
+
+fn tell(socket: &OwnedFd, word: &Word) {
+    let bytes = serde_json::to_vec(word).unwrap_or_default();
+    if kernel::send_with_fds(socket.as_fd(), &bytes, &[]).is_err() {
+        // The shim is gone, or the message does not fit: it sees the end of the line and makes an abort of it.
+        kernel::exit_now(71);
+    }
+}
+
+fn work(order: Order, socket: &OwnedFd) -> Result<Word, EngineError> {
+    // A thread's name that an operator finds in ps.
+    let _ = prctl::set_name(c"docklock-engine");
+    let (bytes, _) =
+        kernel::receive_with_fds(socket.as_fd(), MESSAGE_BYTES_MAX).map_err(EngineError::edge("hear of the task"))?;
+    let attach: Attach =
+        serde_json::from_slice(&bytes).map_err(|error| EngineError::Message { reason: error.to_string() })?;
+    let policy = Policy::parse(&order.profile, &order.profile_text)
+        .map_err(|error| EngineError::Policy { name: order.profile.clone(), reason: error.to_string() })?;
+    let mut engine = Engine::attach(order, policy, attach)?;
+    tell(socket, &Word::Attached);
+    engine.run()?;
+    Ok(Word::Over(Box::new(engine.report()?)))
+}
+
+impl Engine {
+    fn attach(order: Order, policy: Policy, attach: Attach) -> Result<Self, EngineError> {
+        let pid = Pid::from_raw(attach.pid);
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let listener = listener_of(pid, attach.listener)?;
+        // Faster by half where the kernel has it; without it calls are only slower.
+        drop(kernel::notify_sync_wake_up(listener.as_fd()));
+        share_one_processor(pid)?;
+        let mask = tracee::hear_of_children().map_err(EngineError::edge("hear of children"))?;
+        tracee::seize(pid).map_err(EngineError::edge("become the task's tracer"))?;
+        // The task traps on rdtsc; a switch between two threads of one mind costs half.
+        tracee::trap_tsc().map_err(EngineError::edge("trap the time stamp counter"))?;
+        let mut tasks = Tasks::default();
+        let number = events::cage_number(pid)?;
+        let memory = tasks.new_memory();
+        let root = tasks.add_process(pid, number, None, memory);
+        let first = tasks.add_task(pid, number, root, State::Running);
+        let epoch_ns = policy.profile().epoch * SECOND_NS;
+        let mut random = calls::random::Random::new(&order.seed);
+        let boot_id = random.uuid();
+        let trace = Trace::new(open_log(&order)?).map_err(EngineError::edge("begin the log of decisions"))?;
+        Ok(Self {
+            listener,
+            policy,
+            tasks,
+            current: Some(first),
+            root: Some(root),
+            started: false,
+            clock: Clock::new(epoch_ns),
+            timers: Timers::default(),
+            futexes: Futexes::new(),
+            metadata: Metadata::new(u64::try_from(started).unwrap_or(u64::MAX), epoch_ns),
+            random,
+            boot_id,
+            folders: calls::folder::Folders::default(),
+            trace,
+            counts: counts::Counts::new(),
+            counters: counts::Counters { tasks_most: 1, ..Default::default() },
+            escapes: Vec::new(),
+            ended_by: None,
+            outside: Vec::new(),
+            outside_input: false,
+            vdso: exec::VdsoPatches::default(),
+            findings: exec::Findings::default(),
+            early: Vec::new(),
+            arrivals: 0,
+            calls_in_turn: 0,
+            jumps: 0,
+            signals_sent: false,
+            progress: false,
+            spin_since: None,
+            mask,
+            order,
+        })
+    }
+}
+
+/// The listener, as soon as the task has loaded its filter: it said its number before, and can say nothing after.
+fn listener_of(pid: Pid, number: i32) -> Result<OwnedFd, EngineError> {
+    let pidfd = kernel::pidfd_open(pid).map_err(EngineError::edge("find the task"))?;
+    for _ in 0..LISTENER_LOOKS {
+        match tracee::pidfd_getfd(pidfd.as_fd(), number) {
+            Ok(listener) => return Ok(listener),
+            Err(error) if error.raw_os_error() == Some(libc::EBADF) => {
+                std::thread::sleep(std::time::Duration::from_micros(LISTENER_LOOK_US));
+            }
+            Err(source) => return Err(EngineError::Edge { deed: "take the task's listener", source }),
+        }
+    }
+    Err(EngineError::Edge { deed: "take the task's listener", source: std::io::Error::from_raw_os_error(libc::ETIME) })
+}
+
+/// Engine and tasks run on one processor, one at a time: a call and its answer are then two switches and no wake-up of another core.
+fn share_one_processor(pid: Pid) -> Result<(), EngineError> {
+    let failed = |errno: nix::errno::Errno| EngineError::Edge { deed: "share a processor", source: errno.into() };
+    let allowed = sched_getaffinity(pid).map_err(failed)?;
+    let numbers: Vec<usize> = (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false)).collect();
+    let Some(chosen) = numbers.get(pid.as_raw() as usize % numbers.len().max(1)) else { return Ok(()) };
+    let mut one = CpuSet::new();
+    one.set(*chosen).map_err(failed)?;
+    sched_setaffinity(pid, &one).map_err(failed)?;
+    sched_setaffinity(Pid::from_raw(0), &one).map_err(failed)
+}
