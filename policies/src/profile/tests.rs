@@ -46,7 +46,7 @@ fn the_digests_of_the_embedded_profiles_are_known() {
 }
 
 const GOLDEN: [&str; 3] = [
-    "bc6723721349079b396152cf5d91284997dda2fd51dc702649e3c446479aedf9",
+    "8a3d1f84459b6edf0d295c98ab9553ee2eb86b414493b0439db8b7f15be1c214",
     "ce4e28b01f7c32f034658aac805bb2bfc414555775abfc526818edecd4b59333",
     "add4e743074a5fe6fccf18caad1fe58d5df698803da7017ec2f9fe41080c86be",
 ];
@@ -368,7 +368,7 @@ fn the_documented_profile_can_be_read() {
 #[test]
 fn how_the_embedded_profiles_schedule_and_end_is_known() {
     let schedules = Policy::embedded_names().map(|name| Policy::embedded(name).unwrap().profile().schedule);
-    assert_eq!(schedules.collect::<Vec<_>>(), [Schedule::Host, Schedule::Host, Schedule::Host]);
+    assert_eq!(schedules.collect::<Vec<_>>(), [Schedule::Turns, Schedule::Host, Schedule::Host]);
     let ends = |name: &str| {
         let policy = Policy::embedded(name).unwrap();
         (policy.profile().on_deadlock, policy.profile().on_spin)
