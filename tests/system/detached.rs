@@ -74,7 +74,9 @@ fn exec(world: &World, version: Version) -> Outcome {
 
 fn exec_refused(world: &World, version: Version) -> Outcome {
     let namespace = world.daemon(version)?.namespace("noexec")?;
-    namespace.start("closed", &["--annotation", "io.bpi.docklock.profile=strict"], &["sleep", "1000"])?;
+    // Under turns a sleep is over at once, and whoever waits for nobody is ended: this one goes on making calls.
+    let busy = ["sh", "-c", "while :; do echo; done >/dev/null"];
+    namespace.start("closed", &["--annotation", "io.bpi.docklock.profile=strict"], &busy)?;
     let refused = namespace.ctr(&["tasks", "exec", "--exec-id", "first", "closed", "true"])?;
     ensure(refused.code != 0, "exec into a strict container succeeded")?;
     let said = refused.error_text();
