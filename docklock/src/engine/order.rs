@@ -18,6 +18,8 @@ pub struct Order {
     pub seed: [u8; 32],
     /// Where the log of decisions goes, if somebody wants it.
     pub trace_log: Option<PathBuf>,
+    /// Host time since 1970 in nanoseconds before anything of the container's root was made: what is newer has no date of the image.
+    pub since_ns: u64,
     /// Host name that the guest sees.
     pub hostname: String,
     /// Domain name that the guest sees.

@@ -1,7 +1,6 @@
 //! The engine's birth: its order, its one task, its loop, its report.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use bpi_policies::Policy;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -60,7 +59,6 @@ fn work(order: Order, socket: &OwnedFd) -> Result<Word, EngineError> {
 impl Engine {
     fn attach(order: Order, policy: Policy, attach: Attach) -> Result<Self, EngineError> {
         let pid = Pid::from_raw(attach.pid);
-        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
         let listener = listener_of(pid, attach.listener)?;
         // Faster by half where the kernel has it; without it calls are only slower.
         drop(kernel::notify_sync_wake_up(listener.as_fd()));
@@ -88,7 +86,7 @@ impl Engine {
             clock: Clock::new(epoch_ns),
             timers: Timers::default(),
             futexes: Futexes::new(),
-            metadata: Metadata::new(u64::try_from(started).unwrap_or(u64::MAX), epoch_ns),
+            metadata: Metadata::new(order.since_ns, epoch_ns),
             random,
             boot_id,
             folders: calls::folder::Folders::default(),

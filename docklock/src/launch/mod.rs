@@ -54,6 +54,9 @@ pub enum LaunchError {
         /// What was asked.
         deed: &'static str,
     },
+    /// The engine ended without a report; its tasks ended with it.
+    #[error("the engine of the container died, and the container with it")]
+    EngineDied,
     /// libcontainer or the executor refused.
     #[error("could not {deed}: {reason}")]
     Refused {
@@ -289,7 +292,7 @@ impl Launcher {
             }
             Some(Word::Over(_)) | None => {
                 conversation.reap()?;
-                Err(LaunchError::LauncherGone { deed })
+                Err(LaunchError::EngineDied)
             }
         }
     }
@@ -497,7 +500,7 @@ impl EngineProcess {
         match word? {
             Some(Word::Over(report)) => Ok(*report),
             Some(Word::Failed { reason }) => Err(LaunchError::Refused { deed: "supervise the container", reason }),
-            Some(Word::Attached) | None => Err(LaunchError::LauncherGone { deed: "supervise the container" }),
+            Some(Word::Attached) | None => Err(LaunchError::EngineDied),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bpi_policies::Schedule;
 use bpi_protocol::receipt;
@@ -127,6 +128,9 @@ fn build(
     group: Group,
 ) -> Result<Parts, TaskError> {
     let CreateRequest { id, boundary, rootfs, layer, io, image, no_pivot, trace_log, .. } = request;
+    // The root of a writable layer and the mount points in it are as old as the layer, not as the image.
+    let since =
+        layer.as_ref().and_then(|layer| fs::metadata(layer).ok()?.created().ok()).unwrap_or_else(SystemTime::now);
     if let Some(profile) = &plan.apparmor {
         let _span = span("apparmor");
         apparmor::load(profile)?;
@@ -158,7 +162,7 @@ fn build(
         }
     };
     let supervisor = Arc::new(Supervisor::new(plan.policy.clone()));
-    let engine = engine_order(&plan, trace_log)?;
+    let engine = engine_order(&plan, trace_log, since)?;
     Ok(Parts { id, boundary, plan, group, created, pidfd, streams, supervisor, engine, image, rootfs, layer, cage })
 }
 
@@ -183,7 +187,7 @@ pub(super) fn take_down(created: Created, group: &Group) -> Result<(), TaskError
 }
 
 /// What the engine of the container is told; `None` while the kernel schedules.
-fn engine_order(plan: &Plan, trace_log: Option<PathBuf>) -> Result<Option<Order>, TaskError> {
+fn engine_order(plan: &Plan, trace_log: Option<PathBuf>, since: SystemTime) -> Result<Option<Order>, TaskError> {
     let profile = plan.policy.profile();
     if profile.schedule == Schedule::Host {
         return Ok(None);
@@ -200,6 +204,7 @@ fn engine_order(plan: &Plan, trace_log: Option<PathBuf>) -> Result<Option<Order>
         profile_text,
         seed,
         trace_log,
+        since_ns: since.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64),
         hostname: profile.hostname.clone(),
         domainname: profile.domainname.clone(),
     }))
