@@ -62,7 +62,8 @@ const DENIED: &[(&str, &str)] = &[
     ("setuid-program", ""),
 ];
 
-fn argv() -> Vec<&'static str> {
+/// The command that tries them all.
+pub fn argv() -> Vec<&'static str> {
     std::iter::once("probe").chain(DENIED.iter().map(|(deed, _)| *deed)).collect()
 }
 
@@ -76,14 +77,16 @@ fn answers(output: &str) -> usize {
     output.lines().filter(|line| DENIED.iter().any(|(deed, _)| line.starts_with(&format!("{deed} ")))).count()
 }
 
-fn expect_refusals(output: &str) -> Result<(), Failure> {
+/// Passes when `output` says of every deed that it was refused.
+pub fn expect_refusals(output: &str) -> Result<(), Failure> {
     let done = done_deeds(output);
     ensure(done.is_empty(), format!("the cage let these through: {done:?}"))?;
     let answered = answers(output);
     ensure(answered == DENIED.len(), format!("probe answered {answered} of {}: {output}", DENIED.len()))
 }
 
-fn expect_counts(receipt: &bpi_tests::records::Record) -> Result<(), Failure> {
+/// Passes when the receipt counts every denial.
+pub fn expect_counts(receipt: &bpi_tests::records::Record) -> Result<(), Failure> {
     let expected = |name: &str| DENIED.iter().filter(|(_, syscall)| *syscall == name).count() as u64;
     let wrong: Vec<String> = DENIED
         .iter()

@@ -14,6 +14,7 @@ mod bad_input;
 mod cage;
 mod crowd;
 mod detached;
+mod determinism;
 mod events;
 mod exits;
 mod limits;
@@ -34,6 +35,7 @@ const TESTS: &[(&str, &[(&str, Test)])] = &[
     ("events", events::TESTS),
     ("receipts", receipts::TESTS),
     ("cage", cage::TESTS),
+    ("determinism", determinism::TESTS),
     ("limits", limits::TESTS),
     ("pods", pods::TESTS),
     ("bad_input", bad_input::TESTS),

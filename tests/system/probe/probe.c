@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/filter.h>
+#include <linux/futex.h>
 #include <linux/keyctl.h>
 #include <linux/netlink.h>
 #include <linux/perf_event.h>
@@ -72,8 +73,8 @@ static long clone3_user_namespace(void) {
   return pid;
 }
 static long join_namespace(void) {
-  int fd = open("/proc/self/ns/uts", O_RDONLY);
-  return fd < 0 ? -1 : syscall(SYS_setns, fd, 0);
+  /* Where that file is not shown either, the call is tried all the same. */
+  return syscall(SYS_setns, open("/proc/self/ns/uts", O_RDONLY), 0);
 }
 
 static long raw_socket(void) { return syscall(SYS_socket, AF_INET, SOCK_RAW, 1); }
@@ -258,14 +259,31 @@ static int count_forks(void) {
   return 0;
 }
 
+/* Reads from a pipe whose only writer is the reader itself: nothing ever comes. */
+static int wait_for_pipe(void) {
+  char byte;
+  int ends[2];
+  if (pipe(ends) != 0) return 3;
+  return read(ends[0], &byte, 1) == 1 ? 0 : 3;
+}
+
+/* Waits for a futex that nobody else can reach. */
+static int wait_for_futex(void) {
+  static uint32_t word;
+  while (syscall(SYS_futex, &word, FUTEX_WAIT, 0, NULL, NULL, 0) == 0) continue;
+  return 3;
+}
+
 int main(int argc, char **argv) {
   int refused = 0;
   if (argc < 2) {
-    fprintf(stderr, "usage: probe DEED… | memory | forks\n");
+    fprintf(stderr, "usage: probe DEED… | memory | forks | wait-for-pipe | wait-for-futex\n");
     return 2;
   }
   if (strcmp(argv[1], "memory") == 0) return eat_memory();
   if (strcmp(argv[1], "forks") == 0) return count_forks();
+  if (strcmp(argv[1], "wait-for-pipe") == 0) return wait_for_pipe();
+  if (strcmp(argv[1], "wait-for-futex") == 0) return wait_for_futex();
   for (int i = 1; i < argc; i++) {
     int answer = attempt(argv[i]);
     if (argc == 2) return answer;
