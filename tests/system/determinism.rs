@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bpi_tests::command::Finished;
 use bpi_tests::daemon::Version;
+use bpi_tests::image::REFERENCE;
 use bpi_tests::namespace::Namespace;
 use bpi_tests::records::{Kind, Record, all_closed, read};
 use bpi_tests::world::World;
@@ -17,6 +18,7 @@ use crate::cage;
 pub const TESTS: &[(&str, crate::Test)] = &[
     ("two_strict_runs_print_the_same_and_have_one_run_hash_and_one_trace", same_twice),
     ("a_strict_run_repeats_under_another_containerd", same_across),
+    ("no_date_of_the_host_shows_however_late_a_strict_container_starts", late_start),
     ("a_long_sleep_takes_logical_time_alone", sleep),
     ("a_deadlock_ends_with_an_abort_that_says_so", deadlock),
     ("the_death_of_the_engine_ends_the_container_and_leaves_nothing", engine_killed),
@@ -27,10 +29,10 @@ const STRICT: &[&str] = &["--annotation", "io.bpi.docklock.profile=strict"];
 
 /// What differs from run to run on a host of one's own: clocks, chance, process ids, names of files, and who comes first.
 const RESTLESS: &str = "date -u +%Y-%m-%dT%H:%M:%S.%N; echo $RANDOM $RANDOM; head -c 8 /dev/urandom | od -An -tx1; \
-    ls -a /; ls -lai /bin /proc | sort | head -n 60; cat /proc/sys/kernel/random/uuid /proc/uptime; echo $$; \
+    ls -la /; ls -lai /bin /proc | sort | head -n 80; cat /proc/sys/kernel/random/uuid /proc/uptime; echo $$; \
     for name in a b c d; do (i=0; while [ $i -lt 20 ]; do echo $name $i; i=$((i+1)); done) & done; wait; \
     seq 200 | while read n; do echo $n; done | grep 7 | sort -r | cksum; \
-    mktemp; sleep 5; date -u; touch /tmp/new; stat /tmp/new /bin/sh; echo $RANDOM > /out/number; date > /out/date";
+    mktemp; sleep 5; date -u; touch /tmp/new; stat / /tmp /tmp/new /bin/sh; echo $RANDOM > /out/number; date > /out/date";
 
 fn strict<'daemon>(namespace: &Namespace<'daemon>, id: &str, argv: &[&str]) -> Result<Finished, Failure> {
     namespace.run(id, STRICT, argv)
@@ -83,6 +85,24 @@ fn same_across(world: &World, version: Version) -> Outcome {
         Ok((strict(&namespace, "same", &["sh", "-c", RESTLESS])?.ok()?, namespace.receipt("same")?))
     };
     expect_same(&under(Version::Debian)?, &under(Version::Newer)?)?;
+    done()
+}
+
+/// What containerd prepares is then older than the shim, by more than any clock's grain.
+fn late_start(world: &World, version: Version) -> Outcome {
+    let namespace = world.daemon(version)?.namespace("late")?;
+    let argv = ["stat", "/", "/dev", "/dev/null", "/dev/shm", "/etc", "/etc/passwd", "/out", "/proc", "/sys", "/tmp"];
+    let at_once = strict(&namespace, "at-once", &argv)?.ok()?;
+    let mut create = vec!["containers", "create", "--runtime", namespace.daemon.runtime.as_str()];
+    create.extend_from_slice(STRICT);
+    create.extend_from_slice(&[REFERENCE, "late"]);
+    create.extend_from_slice(&argv);
+    namespace.ctr(&create)?.ok()?;
+    std::thread::sleep(Duration::from_millis(1500));
+    let late = namespace.ctr(&["tasks", "start", "late"])?.ok()?;
+    ensure(at_once.text() == late.text(), format!("stdout differs in {}", difference(&at_once.text(), &late.text())))?;
+    namespace.ctr(&["containers", "delete", "late"])?.ok()?;
+    namespace.leaves_nothing()?;
     done()
 }
 
