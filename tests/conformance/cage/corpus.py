@@ -105,7 +105,10 @@ class Workshop:
         return made
 
     def run(self, command, deed, **options):
-        done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, **options)
+        try:
+            done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, **options)
+        except subprocess.TimeoutExpired as late:
+            raise CorpusError(f"{deed} was not over after {late.timeout:.0f} s") from late
         if done.returncode != 0:
             raise CorpusError(f"{deed} failed: {(done.stderr or done.stdout).strip()[-600:]}")
 
@@ -126,9 +129,13 @@ class Workshop:
         with self.root.opened() as merged:
             inside = merged / "work" / "build"
             shutil.copytree(made, inside)
-            self.run(["chroot", merged, "sh", "-c", f"mount -t proc proc /proc && cd /work/build && {script}"], f"compiling {path.name}", env={
+            # Compilers read /dev/urandom and write to /dev/null.
+            for node in ("null", "zero", "random", "urandom"):
+                (merged / "dev" / node).touch()
+                self.run(["mount", "--bind", f"/dev/{node}", merged / "dev" / node], f"mounting /dev/{node}")
+            self.run(["mount", "-t", "proc", "proc", merged / "proc"], "mounting /proc")
+            self.run(["chroot", merged, "sh", "-c", f"cd /work/build && {script}"], f"compiling {path.name}", env={
                 "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp", "GOCACHE": "/tmp/go", "GOFLAGS": "-trimpath"})
-            self.run(["umount", merged / "proc"], "unmounting /proc")
             shutil.rmtree(made)
             shutil.copytree(inside, made)
 

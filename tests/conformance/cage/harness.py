@@ -52,6 +52,7 @@ def arguments():
     parser.add_argument("--no-native", action="store_true", help="caged runs only")
     parser.add_argument("--other-root", action="store_true", help="every second run in a copy of the root in memory, filled in another order")
     parser.add_argument("--seconds", type=int, metavar="N", help="begin no new round after this time [default: 150, with --full none]")
+    parser.add_argument("--limit", type=int, metavar="SECONDS", help="no run may take longer [default: what programs.toml says]")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the table there too")
     parser.add_argument("--list", action="store_true", help="list the corpus by row and end")
     return parser.parse_args()
@@ -107,6 +108,8 @@ def play(options, ready, roots_at_hand, runner, load, count):
             result = results[program.name]
             if not options.no_native:
                 result.native.append(runner.native(root, program, parts, variation))
+                if len(result.native) == 1:
+                    runner.keep(program, "native", result.native[0])
             # A program that never comes to its end tells nothing new the next time.
             if sum(bool(outcome.failure) for outcome in result.caged) < 2:
                 result.caged.append(runner.caged(root, program, parts, variation, options.profile))
@@ -133,6 +136,8 @@ def main():
     if not docklock:
         raise corpus.CorpusError("the environment variable DOCKLOCK does not say where the CLI is")
     programs = choose(programs, options)
+    for program in programs:
+        program.timeout_s = min(program.timeout_s, options.limit or program.timeout_s)
     scratch = CACHE / "conformance-work"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)

@@ -5,6 +5,8 @@ import statistics
 
 # A run shorter than this beside the start of a container says nothing about slowdown.
 MEASURABLE_S = 0.02
+# A machine that cannot trap these names them in every receipt, used or not: they excuse only a program that is said to use them.
+INSTRUCTIONS = {"cpuid", "rdrand"}
 
 
 @dataclasses.dataclass
@@ -23,7 +25,10 @@ class Result:
         last = self.caged[-1] if self.caged else None
         if last and last.failure:
             return f"FAILED: {last.failure}"
-        return f"{len({key(outcome) for outcome in self.caged})} kind(s) in {len(self.caged)}" if last else "not run"
+        if not last:
+            return "not run"
+        unlike = f", status {last.status}, natively {self.native[-1].status}" if self.native and self.native[-1].status != last.status else ""
+        return f"{len({key(outcome) for outcome in self.caged})} kind(s) in {len(self.caged)}, {last.wall_s:.1f} s{unlike}"
 
     @property
     def native_kinds(self):
@@ -54,7 +59,7 @@ class Result:
         named = self.uncontrolled()
         if self.identical < len(self.caged):
             where = differences(self.caged)
-            if not named:
+            if not named - (INSTRUCTIONS - set(wanted[1:])):
                 return "SILENT", False, f"differs in silence: {where}"
             passed = wanted[0] == "names" and bool(named & set(wanted[1:]))
             return "named", passed, f"differs ({where}), the receipt names {', '.join(sorted(named))}"
@@ -118,7 +123,7 @@ def first_unlike_line(outcomes):
 
 def slowdown(result, start):
     """Caged against native, less what starting costs; None where the program is too short to tell."""
-    if not start or not result.native:
+    if not start or not result.native or any(outcome.failure for outcome in result.caged):
         return None
     native = result.wall_s(result.native) - start.wall_s(start.native)
     caged = result.wall_s(result.caged) - start.wall_s(start.caged)

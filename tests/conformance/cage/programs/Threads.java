@@ -26,7 +26,8 @@ public class Threads {
         for (Future<Integer> result : results) total += result.get();
         pool.shutdown();
         System.out.println(total + " " + order);
-        System.out.println(IntStream.range(0, 5000).parallel().mapToObj(i -> i).collect(Collectors.toConcurrentMap(i -> i, i -> Thread.currentThread().getName())).values().stream().collect(Collectors.groupingBy(name -> name, TreeMap::new, Collectors.counting())));
+        Map<String, Long> shares = IntStream.range(0, 5000).parallel().mapToObj(i -> i).collect(Collectors.toConcurrentMap(i -> i, i -> Thread.currentThread().getName())).values().stream().collect(Collectors.groupingBy(name -> name, TreeMap::new, Collectors.counting()));
+        System.out.println(shares);
         long counter[] = {0};
         Thread[] threads = new Thread[4];
         for (int t = 0; t < 4; t++) (threads[t] = new Thread(() -> { for (int i = 0; i < 20000; i++) synchronized (counter) { counter[0]++; } })).start();

@@ -1,0 +1,15 @@
+# The determinism corpus: the same programs natively and caged, on hosts that differ, and a table of what stayed the same.
+
+conformance_run() { # conformance_run [--only NAME…] [--runs N] [--full] …: what harness.py takes
+  need_root "conformance"
+  packages_need "to test" "${TEST_PACKAGES[@]}"
+  if [ -z "${DOCKLOCK:-}" ]; then
+    packages_need "to build" "${BUILD_PACKAGES[@]}"
+    build_need_toolchain
+    (cd "$BPI_ROOT" && step "build shim and CLI, profile ci" cargo build --locked --profile ci -p docklock -p containerd-shim-bpi-docklock)
+    DOCKLOCK="$CARGO_TARGET_DIR/ci/docklock"
+  fi
+  mkdir -p "$BPI_CACHE/log"
+  DOCKLOCK="$DOCKLOCK" BPI_CACHE="$BPI_CACHE" python3 "$BPI_ROOT/tests/conformance/cage/harness.py" \
+    --json "$BPI_CACHE/log/conformance-cage.json" "$@"
+}
