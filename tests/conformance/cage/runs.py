@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pathlib
+import secrets
 import shutil
 import signal
 import subprocess
@@ -114,7 +115,6 @@ class Runner:
     def __init__(self, docklock, folder, kept):
         self.docklock, self.folder, self.kept = docklock, folder, kept
         self.config = folder / "docklock.toml"
-        self.counter = 0
         self.environment = {"PATH": os.environ.get("PATH", PATH), "DOCKLOCK_CONFIG": str(self.config)}
 
     def prepare(self):
@@ -135,14 +135,14 @@ class Runner:
             return self.watch(merged, variation, command, noise | {"PATH": PATH}, program.timeout_s)
 
     def caged(self, root, program, parts, variation, profile=None):
-        self.counter += 1
         with root.opened(self.place(variation)) as merged:
             variations.fill(merged, variation, parts)
             bundle, evidence = merged.parent / "bundle", merged.parent / "evidence"
             bundle.mkdir()
             (bundle / "config.json").write_text(json.dumps(specification(root, program, merged)), encoding="utf-8")
             command = [self.docklock, "run", "--quiet", "--bundle", bundle, "--profile", profile or program.profile, "--receipt-dir", evidence,
-                       "--id", f"conformance-{os.getpid()}-{self.counter}-{variation.dice.randrange(10**6)}"]
+                       # A name of its own, also beside another harness: on the host it is the name of a cgroup.
+                       "--id", f"conformance-{secrets.token_hex(6)}"]
             outcome = self.watch(merged, variation, command, self.environment | variation.environment, program.timeout_s)
             if not outcome.failure and not (evidence / "run.json").exists():
                 outcome.failure = f"no receipt: {outcome.stderr.decode(errors='replace').strip()[-300:] or 'nothing was said'}"
