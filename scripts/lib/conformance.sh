@@ -10,6 +10,6 @@ conformance_run() { # conformance_run [--only NAME…] [--runs N] [--full] …: 
     DOCKLOCK="$CARGO_TARGET_DIR/ci/docklock"
   fi
   mkdir -p "$BPI_CACHE/log"
-  DOCKLOCK="$DOCKLOCK" BPI_CACHE="$BPI_CACHE" python3 "$BPI_ROOT/tests/conformance/cage/harness.py" \
+  env DOCKLOCK="$DOCKLOCK" BPI_CACHE="$BPI_CACHE" python3 "$BPI_ROOT/tests/conformance/cage/harness.py" \
     --json "$BPI_CACHE/log/conformance-cage.json" "$@"
 }
