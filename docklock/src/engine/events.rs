@@ -278,6 +278,10 @@ impl Engine {
     /// The end of a task, and if a signal or exit_group took its process, of all its threads: nobody else runs before all are gone.
     pub(super) fn on_end(&mut self, id: TaskId, outcome: Outcome) -> Result<(), EngineError> {
         let Some(process) = self.tasks.get(id).map(|task| task.process) else { return Ok(()) };
+        // A task that kills another one reaps it at once; so nobody inside sent this.
+        if outcome == Outcome::Killed(libc::SIGKILL) && self.started && self.ended_by.is_none() {
+            self.escape(format!("task {} was killed from outside the cage", self.number_of(id)));
+        }
         self.end_task(id, outcome)?;
         if matches!(outcome, Outcome::Killed(_)) {
             self.reap_process(process)?;

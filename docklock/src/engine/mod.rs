@@ -262,8 +262,13 @@ impl Engine {
             }
             self.calls_in_turn = 0;
         }
-        self.progress = true;
-        self.decide(id)
+        let before = std::mem::replace(&mut self.progress, true);
+        self.decide(id)?;
+        // A call that was tried in vain is no progress: two that wait for each other would try for ever.
+        if self.tasks.get(id).is_some_and(|task| matches!(task.state, State::Blocked(task::Wait::Retry))) {
+            self.progress = before;
+        }
+        Ok(())
     }
 
     /// Before the first program: the executor's own last calls. Only the policy decides about them.

@@ -135,6 +135,33 @@ impl Engine {
         Ok(Verdict::Settled)
     }
 
+    /// Transfers between descriptors: the kernel does them once both ends are ready. A stop may not be armed, since they look for one first.
+    pub(super) fn transfer(&mut self, id: TaskId, call: &Call) -> Answer {
+        let (from, to) = match call.nr {
+            libc::SYS_sendfile => (call.args[1], call.args[0]),
+            libc::SYS_tee => (call.args[0], call.args[1]),
+            _ => (call.args[0], call.args[2]),
+        };
+        let Some((to, target)) = self.file(id, to as i32) else { return Ok(Verdict::Continue) };
+        let Some((from, source)) = self.file(id, from as i32) else { return Ok(Verdict::Continue) };
+        if kind(&target) == libc::S_IFREG {
+            let now = self.clock.now();
+            self.metadata.written(FileId { dev: target.st_dev, ino: target.st_ino }, now);
+        }
+        if self.is_alone() {
+            return Ok(Verdict::Continue);
+        }
+        for (fd, stat, events) in [(from, source, libc::POLLIN), (to, target, libc::POLLOUT)] {
+            if self.waits(&fd, &stat) == Waits::Inside {
+                let files = vec![(fd, events)];
+                if !any_ready(&files) {
+                    return Ok(self.block_on(id, files, None));
+                }
+            }
+        }
+        Ok(Verdict::Continue)
+    }
+
     /// Moves what a pipe or socket takes now. `None`: it is full and more is left.
     fn write_in_pieces(
         &mut self,
