@@ -171,11 +171,12 @@ impl Engine {
         let own = self.tasks.get(id).map(|task| task.process);
         let mut dying = Vec::new();
         for (process, facts) in self.tasks.processes() {
-            if Some(process) == own || facts.zombie {
+            // The kernel drops a SIGKILL from inside for the first process of the namespace (pid_namespaces(7)): it would never be over.
+            if Some(process) == own || facts.zombie || facts.number == 1 {
                 continue;
             }
             let hit = match (nr, target) {
-                (libc::SYS_kill, -1) => facts.number != 1,
+                (libc::SYS_kill, -1) => true,
                 (libc::SYS_kill, 0) => group_of(facts.pid) == own.and_then(|own| self.group_of_process(own)),
                 (libc::SYS_kill, group) if group < 0 => group_in_cage(facts.pid) == Some(group.unsigned_abs()),
                 _ => {
