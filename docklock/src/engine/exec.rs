@@ -42,7 +42,8 @@ impl Findings {
             ("entropy", exercised(random)),
             ("file-metadata", "controlled"),
             ("pids", "controlled"),
-            ("procfs", "controlled"),
+            // A name is judged by its text: `//proc`, a `..` and a symbolic link lead past it to the host's files.
+            ("procfs", "uncontrolled"),
             // Nobody has looked whether the program's code holds the instruction.
             ("rdrand", "uncontrolled"),
             ("rdtsc", exercised(counters.tsc > 0)),
