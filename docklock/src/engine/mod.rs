@@ -360,8 +360,12 @@ impl Engine {
         self.ended_by.get_or_insert(sentence);
         for (_, process) in self.tasks.processes() {
             if !process.zombie {
-                // One that is gone already needs no signal.
-                let _ = nix::sys::signal::kill(process.pid, nix::sys::signal::Signal::SIGKILL);
+                match nix::sys::signal::kill(process.pid, nix::sys::signal::Signal::SIGKILL) {
+                    // One that is gone already needs no signal.
+                    Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+                    // The engine's own end takes every task with it (PTRACE_O_EXITKILL).
+                    Err(_) => kernel::exit_now(72),
+                }
             }
         }
     }

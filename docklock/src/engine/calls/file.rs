@@ -31,27 +31,39 @@ impl Engine {
         Ok(Verdict::Settled)
     }
 
+    /// What the kernel has written and the engine could not is the host's answer: the receipt tells.
+    pub(super) fn must_be_rewritten(&mut self, rewritten: Result<(), Fault>) {
+        if rewritten.is_err() {
+            self.escape("an answer of the kernel could not be rewritten in a task's memory".to_owned());
+        }
+    }
+
     /// The kernel has just written there; a guest that took the page away meanwhile has nothing to read.
     fn rewrite(&mut self, tid: Pid, nr: i64, buffer: u64) {
         if nr == libc::SYS_statx {
-            if let Ok(mut raw) = guest::peek::<STATX_BYTES>(tid, buffer) {
+            let rewritten = guest::peek::<STATX_BYTES>(tid, buffer).and_then(|mut raw| {
                 self.metadata.rewrite_statx(&mut raw);
-                let _ = guest::write(tid, buffer, &raw);
-            }
-        } else if let Ok(mut raw) = guest::peek::<STAT_BYTES>(tid, buffer) {
-            self.metadata.rewrite_stat(&mut raw);
-            let _ = guest::write(tid, buffer, &raw);
+                guest::write(tid, buffer, &raw)
+            });
+            self.must_be_rewritten(rewritten);
+        } else {
+            let rewritten = guest::peek::<STAT_BYTES>(tid, buffer).and_then(|mut raw| {
+                self.metadata.rewrite_stat(&mut raw);
+                guest::write(tid, buffer, &raw)
+            });
+            self.must_be_rewritten(rewritten);
         }
     }
 
     pub(super) fn statfs(&mut self, id: TaskId, call: &Call) -> Answer {
         let tid = self.tid(id)?;
         let Some(registers) = self.hook(id)? else { return Ok(Verdict::Settled) };
-        if registers.rax == 0
-            && let Ok(mut raw) = guest::peek::<STATFS_BYTES>(tid, call.args[1])
-        {
-            self.metadata.rewrite_statfs(&mut raw);
-            let _ = guest::write(tid, call.args[1], &raw);
+        if registers.rax == 0 {
+            let rewritten = guest::peek::<STATFS_BYTES>(tid, call.args[1]).and_then(|mut raw| {
+                self.metadata.rewrite_statfs(&mut raw);
+                guest::write(tid, call.args[1], &raw)
+            });
+            self.must_be_rewritten(rewritten);
         }
         self.release(id)?;
         Ok(Verdict::Settled)

@@ -53,7 +53,8 @@ impl Engine {
         if registers.rax as i64 >= 0 {
             let tid = self.tid(id)?;
             // The kernel has just written there itself.
-            let _ = guest::write(tid, usage, &rusage(0));
+            let rewritten = guest::write(tid, usage, &rusage(0));
+            self.must_be_rewritten(rewritten);
         }
         self.release(id)?;
         Ok(Verdict::Settled)
