@@ -108,7 +108,12 @@ def make_debian(folder):
 
 def other_copy(root, target, seed):
     """A copy on another file system, its directories filled in another order: other inode numbers, other directory order."""
-    dice = random.Random(seed)
+    copy_tree(root.lower, pathlib.Path(target), random.Random(seed))
+    return Root(target, root.debian, root.scratch)
+
+
+def copy_tree(source, target, dice):
+    """Copies a folder with owners, modes, dates and hard links; each directory is filled in an order that the dice choose."""
     links = {}
 
     def copy(source, to):
@@ -120,7 +125,7 @@ def other_copy(root, target, seed):
             to.symlink_to(os.readlink(source))
         elif source.is_dir():
             to.mkdir()
-            inside = list(source.iterdir())
+            inside = sorted(source.iterdir())
             dice.shuffle(inside)
             for entry in inside:
                 copy(entry, to / entry.name)
@@ -135,5 +140,4 @@ def other_copy(root, target, seed):
             os.chmod(to, meta.st_mode & 0o7777)
         os.utime(to, ns=(meta.st_atime_ns, meta.st_mtime_ns), follow_symlinks=False)
 
-    copy(root.lower, pathlib.Path(target))
-    return Root(target, root.debian, root.scratch)
+    copy(source, target)

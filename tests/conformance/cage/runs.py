@@ -112,6 +112,9 @@ def tree_of(folder):
 class Runner:
     """Runs programs of a corpus in one root."""
 
+    # More options for `docklock run`.
+    options = ()
+
     def __init__(self, docklock, folder, kept):
         self.docklock, self.folder, self.kept = docklock, folder, kept
         self.config = folder / "docklock.toml"
@@ -129,18 +132,19 @@ class Runner:
         uid, gid = root.ids(program.user)
         noise = PLANNED | {"LANG": variation.environment.get("LANG", "C.UTF-8")} | variation.environment | program.env
         with root.opened(self.place(variation)) as merged:
-            variations.fill(merged, variation, parts)
+            self.fill(merged, variation, parts)
             command = ["unshare", "--mount", "--propagation", "private", "--ipc", "--net", "--pid", "--fork", "--kill-child",
                        "sh", "-ec", NATIVE if root.debian else NATIVE_SMALL, "sh", merged, uid, gid, *program.command]
             return self.watch(merged, variation, command, noise | {"PATH": PATH}, program.timeout_s)
 
     def caged(self, root, program, parts, variation, profile=None):
         with root.opened(self.place(variation)) as merged:
-            variations.fill(merged, variation, parts)
+            self.fill(merged, variation, parts)
             bundle, evidence = merged.parent / "bundle", merged.parent / "evidence"
             bundle.mkdir()
             (bundle / "config.json").write_text(json.dumps(specification(root, program, merged)), encoding="utf-8")
             command = [self.docklock, "run", "--quiet", "--bundle", bundle, "--profile", profile or program.profile, "--receipt-dir", evidence,
+                       *self.options,
                        # A name of its own, also beside another harness: on the host it is the name of a cgroup.
                        "--id", f"conformance-{secrets.token_hex(6)}"]
             outcome = self.watch(merged, variation, command, self.environment | variation.environment, program.timeout_s)
@@ -151,6 +155,10 @@ class Runner:
                 envelope = json.loads((evidence / "receipt.sigstore.json").read_bytes())["dsseEnvelope"]
                 outcome.statement = json.loads(base64.b64decode(envelope["payload"]))
             return outcome
+
+    def fill(self, merged, variation, parts):
+        """Puts what a program needs into its root."""
+        variations.fill(merged, variation, parts)
 
     def place(self, variation):
         """Where the writable layer is: on this file system or in memory."""

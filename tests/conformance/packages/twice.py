@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""Builds Debian source packages natively and caged, on hosts that differ, and compares the .debs bit for bit.
+
+    twice.py [--only NAME…] [--runs N] [--json FILE] …     the packages of packages.toml
+    twice.py --find NAME…                                  which of these differ natively, and what makes them differ
+
+The path of the CLI comes from the environment variable DOCKLOCK, everything that is kept goes below BPI_CACHE. Needs root, and a Debian
+mirror the first time. Ends with `N passed, N failed`; exit status 1 if a package could not be built, or not twice the same in the cage.
+"""
+import argparse
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tomllib
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "cage"))
+
+import builds  # noqa: E402
+import harness  # noqa: E402
+import roots  # noqa: E402
+import runs  # noqa: E402
+import sources  # noqa: E402
+import variations  # noqa: E402
+import verdicts  # noqa: E402
+
+CACHE = harness.CACHE
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only these packages of packages.toml")
+    parser.add_argument("--find", nargs="+", metavar="NAME", help="native builds only, of any source packages whose build dependencies the root has")
+    parser.add_argument("--list", action="store_true", help="list the packages and end")
+    parser.add_argument("--runs", type=int, default=2, metavar="N", help="caged builds of a package [default: 2]")
+    parser.add_argument("--spinners", type=int, default=4, metavar="N", help="processes that burn time beside every second caged build [default: 4]")
+    parser.add_argument("--no-native", action="store_true", help="caged builds only")
+    parser.add_argument("--limit", type=int, default=300, metavar="SECONDS", help="no build may take longer [default: 300]")
+    parser.add_argument("--evidence", action="store_true", help="keep what `docklock diff` needs of unlike runs (large)")
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the table there too")
+    return parser.parse_args()
+
+
+def listed():
+    """The root's packages and the listed packages, by name, with the factors that make them differ natively."""
+    manifest = tomllib.loads((HERE / "packages.toml").read_text(encoding="utf-8"))
+    return manifest["root"], manifest["packages"]
+
+
+def make_root(needs):
+    """Runs `rootfs`, which takes minutes the first time; what it says goes to a log."""
+    folder = CACHE / "packages-root"
+    log = CACHE / "packages-root.log"
+    print(f"the root of the builds is {folder} (made once, some minutes; log: {log})", flush=True)
+    with log.open("wb") as stream:
+        if subprocess.run([HERE / "rootfs", folder, *needs], stdin=subprocess.DEVNULL, stdout=stream, stderr=stream).returncode != 0:
+            raise roots.RootError(f"it could not be made: {log.read_text(errors='replace').strip().splitlines()[-1]}")
+    return folder
+
+
+def find(runner, root, build, result):
+    """Builds natively twice; where the results differ, once more for each factor alone."""
+    result.native = [runner.native_as(root, build, ())]
+    runner.keep(build, "native", result.native[0])
+    if not result.native_fails:
+        result.native.append(runner.native_as(root, build, builds.FACTORS))
+        runner.keep(build, "native-other", result.native[1])
+    if result.native_differs:
+        for factor in builds.FACTORS:
+            alone = runner.native_as(root, build, (factor,))
+            if alone.debs and builds.digest(alone) != builds.digest(result.native[0]):
+                result.causes.append(factor)
+                if factor == "again":
+                    break
+    print(f"   {verdicts.line(verdicts.row(result))}", flush=True)
+
+
+def twice(runner, root, build, result, options, load):
+    """Builds natively on two hosts, and caged on as many as are wanted, every second one with a loaded machine."""
+    if not options.no_native:
+        for name, factors in (("native", ()), ("native-other", builds.FACTORS)):
+            result.native.append(runner.native_as(root, build, factors))
+            runner.keep(build, name, result.native[-1])
+    for number in range(options.runs):
+        variation = builds.host(number, loaded=number % 2 == 1)
+        load.want(variation.loaded, variation.memory_mib)
+        result.caged.append(runner.caged_on(root, build, variation))
+        runner.keep(build, f"caged{number}", result.caged[-1])
+        load.want(False)
+        if result.caged[-1].failure:
+            break
+    print(f"   {verdicts.line(verdicts.row(result))}", flush=True)
+
+
+def main():
+    options = arguments()
+    needs, packages = listed()
+    if options.list:
+        for name, causes in packages.items():
+            print(f"{name:<22}{' '.join(causes)}")
+        return 0
+    if os.geteuid() != 0:
+        sys.exit("twice.py: containers need root")
+    stage = os.environ.pop(harness.STAGE, "")
+    if stage != "inside":
+        return harness.reap() if stage == "init" else harness.own_world()
+    if unknown := set(options.only or ()) - set(packages):
+        sys.exit(f"twice.py: packages.toml does not list {', '.join(sorted(unknown))}")
+    docklock = os.environ.get("DOCKLOCK") or shutil.which("docklock")
+    if not docklock and not options.find:
+        sys.exit("twice.py: the environment variable DOCKLOCK does not say where the CLI is")
+    scratch = CACHE / ("packages-find" if options.find else "packages-work")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    root = roots.Root(make_root(needs), True, scratch)
+    runner = builds.Runner(pathlib.Path(docklock or "/").resolve(), scratch, CACHE / ("packages-found" if options.find else "packages-kept"))
+    if not options.find:
+        runner.prepare()
+    runner.options = ("--repeatable",) if options.evidence else ()
+    load = variations.Load(0 if options.find else options.spinners)
+    archive = sources.Archive(CACHE / "packages-apt")
+    results = []
+    try:
+        for name in options.find or options.only or packages:
+            try:
+                source = sources.unpacked(archive, CACHE / "packages-sources", name)
+            except sources.SourceError as refusal:
+                print(f"   {name}: {refusal}", flush=True)
+                continue
+            build = builds.Build(source, timeout_s=options.limit)
+            results.append(verdicts.Result(name, source.version, causes=list(packages.get(name, ())) if not options.find else []))
+            if options.find:
+                find(runner, root, build, results[-1])
+            else:
+                twice(runner, root, build, results[-1], options, load)
+    finally:
+        load.close()
+        shutil.rmtree(scratch, ignore_errors=True)
+    return verdicts.show(results, options.json, runner.kept)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (sources.SourceError, roots.RootError, runs.RunError) as refusal:
+        sys.exit(f"twice.py: {refusal}")
