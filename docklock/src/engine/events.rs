@@ -3,6 +3,8 @@
 //! Two orders are the kernel's choice and must not show: a newborn's stop may come before its parent's word of it, and a vfork parent's
 //! release before or after its child's exec. Early news is kept; what may have been heard already is never waited for.
 
+use std::collections::BTreeMap;
+
 use nix::unistd::Pid;
 
 use super::guest;
@@ -282,22 +284,68 @@ impl Engine {
         if outcome == Outcome::Killed(libc::SIGKILL) && self.started && self.ended_by.is_none() {
             self.escape(format!("task {} was killed from outside the cage", self.number_of(id)));
         }
-        self.end_task(id, outcome)?;
         if matches!(outcome, Outcome::Killed(_)) {
-            self.reap_process(process)?;
+            return self.reap_dying(process, Some((id, outcome)));
+        }
+        self.end_task(id, outcome)
+    }
+
+    /// Waits for the end of every thread of a dying process, and tells of them.
+    pub(super) fn reap_process(&mut self, process: ProcessId) -> Result<(), EngineError> {
+        self.reap_dying(process, None)
+    }
+
+    /// The same, where one end has been heard of already. Which thread is gone first is the host's choice: all are awaited before any is
+    /// told, oldest first, the process's first one last. With the first process of a container all others die, and the kernel keeps that one
+    /// until they have been reaped (pid_namespaces(7)).
+    fn reap_dying(&mut self, process: ProcessId, heard: Option<(TaskId, Outcome)>) -> Result<(), EngineError> {
+        let leader = self.tasks.process(process).map(|process| process.pid);
+        let takes_all = self.root == Some(process) && self.tasks.process(process).is_some_and(|root| root.number == 1);
+        let mut dying: Vec<TaskId> =
+            if takes_all { self.tasks.iter().map(|(id, _)| id).collect() } else { self.tasks.of_process(process) };
+        dying.sort_by_key(|id| {
+            let task = self.tasks.get(*id);
+            (task.is_some_and(|task| task.process == process), task.map(|task| Some(task.tid) == leader))
+        });
+        let mut ends: BTreeMap<TaskId, Outcome> = heard.into_iter().collect();
+        let others = self.await_ends(&dying, &mut ends)?;
+        for id in dying {
+            let outcome = ends.get(&id).copied().unwrap_or(Outcome::Killed(libc::SIGKILL));
+            self.end_task(id, outcome)?;
+        }
+        for (pid, outcome) in others {
+            self.on_event(pid, outcome)?;
         }
         Ok(())
     }
 
-    /// Waits for the end of every thread of a dying process, the first thread last: it is told only then.
-    pub(super) fn reap_process(&mut self, process: ProcessId) -> Result<(), EngineError> {
-        let leader = self.tasks.process(process).map(|process| process.pid);
-        let mut threads = self.tasks.of_process(process);
-        threads.sort_by_key(|id| self.tasks.get(*id).map(|task| Some(task.tid) == leader));
-        for id in threads {
-            self.reap(id)?;
+    /// Collects the ends of dying tasks, in whatever order they come; returns what was heard of others meanwhile.
+    fn await_ends(
+        &mut self,
+        dying: &[TaskId],
+        ends: &mut BTreeMap<TaskId, Outcome>,
+    ) -> Result<Vec<(Pid, Outcome)>, EngineError> {
+        let mut left: BTreeMap<i32, TaskId> = dying
+            .iter()
+            .filter(|id| !ends.contains_key(id))
+            .filter_map(|id| self.tasks.get(*id).map(|task| (task.tid.as_raw(), *id)))
+            .collect();
+        let mut others = Vec::new();
+        while !left.is_empty() {
+            match tracee::wait(Who::Any, true) {
+                Ok(Some((pid, Outcome::Stopped { .. }))) if left.contains_key(&pid.as_raw()) => {
+                    self.forgiving(tracee::resume(pid, 0), "let a task end")?;
+                }
+                Ok(Some((pid, outcome))) => match left.remove(&pid.as_raw()) {
+                    Some(id) => drop(ends.insert(id, outcome)),
+                    None => others.push((pid, outcome)),
+                },
+                Ok(None) => {}
+                Err(error) if error.raw_os_error() == Some(libc::ECHILD) => break,
+                Err(source) => return Err(EngineError::Edge { deed: "wait for the end of a process", source }),
+            }
         }
-        Ok(())
+        Ok(others)
     }
 
     /// Waits for the end of a task that is dying.

@@ -114,13 +114,15 @@ impl Engine {
             self.block(id, Wait::Stopped, None);
             return Ok(Verdict::Settled);
         }
-        self.reap(id)?;
         // With the last thread a first one that ended before is told.
-        let left = self.tasks.of_process(process);
-        if let [only] = left[..]
-            && self.tasks.get(only).is_some_and(|task| task.tid == leader && task.call.is_none() && is_zombie(leader))
-        {
-            self.reap(only)?;
+        let ended_before = |other: &TaskId| {
+            let task = self.tasks.get(*other);
+            task.is_some_and(|task| task.tid == leader && task.call.is_none()) && is_zombie(leader)
+        };
+        if self.tasks.of_process(process).iter().all(|other| *other == id || ended_before(other)) {
+            self.reap_process(process)?;
+        } else {
+            self.reap(id)?;
         }
         Ok(Verdict::Settled)
     }
