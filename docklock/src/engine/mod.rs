@@ -144,6 +144,9 @@ pub(crate) struct Engine {
     started: bool,
     clock: Clock,
     timers: Timers,
+    timerfds: calls::timerfd::TimerDescriptors,
+    /// Somebody has a descriptor of signalfd(2).
+    signal_descriptors: bool,
     futexes: Futexes,
     metadata: Metadata,
     random: calls::random::Random,
@@ -234,9 +237,10 @@ impl Engine {
         self.counters.calls += 1;
         if let Some(task) = self.tasks.get_mut(id) {
             task.call = Some(call);
-            task.timed_out = false;
-            task.retried = false;
-            task.deadline = None;
+            let carried = task.carried.take().filter(|carried| carried.nr == call.nr);
+            task.timed_out = carried.is_some_and(|carried| carried.timed_out);
+            task.retried = carried.is_some();
+            task.deadline = carried.and_then(|carried| carried.deadline);
             task.written = 0;
         }
         if self.current != Some(id) {

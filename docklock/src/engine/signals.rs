@@ -57,6 +57,11 @@ fn signals_of(tid: Pid) -> Option<Signals> {
     Some(Signals::parse(&std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?))
 }
 
+/// True when one of the signals `wanted` waits for the task, blocked or not.
+pub(super) fn is_pending(tid: Pid, wanted: u64) -> bool {
+    signals_of(tid).is_some_and(|signals| signals.pending & wanted != 0)
+}
+
 /// True when a signal would be delivered to the task now.
 pub(super) fn has_signal(tid: Pid) -> bool {
     signals_of(tid).is_some_and(|signals| signals.deliverable(signals.blocked) != 0)

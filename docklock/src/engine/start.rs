@@ -85,6 +85,8 @@ impl Engine {
             started: false,
             clock: Clock::new(epoch_ns),
             timers: Timers::default(),
+            timerfds: calls::timerfd::TimerDescriptors::default(),
+            signal_descriptors: false,
             futexes: Futexes::new(),
             metadata: Metadata::new(order.since_ns, epoch_ns),
             random,

@@ -36,13 +36,32 @@ pub(super) enum Resume {
     Interrupt,
 }
 
+/// A descriptor that a task waits for.
+#[derive(Debug)]
+pub(super) struct Awaited {
+    /// A duplicate of the task's own.
+    pub fd: OwnedFd,
+    /// What it waits for, as poll(2) says it.
+    pub events: i16,
+    /// The signals that make it readable, if it is one of signalfd(2): the kernel would answer for the signals of whoever asks.
+    pub signals: Option<u64>,
+}
+
+/// What a call that is made again keeps of its first time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Carried {
+    pub nr: i64,
+    pub deadline: Option<u64>,
+    pub timed_out: bool,
+}
+
 /// What a blocked task waits for.
 #[derive(Debug)]
 pub(super) enum Wait {
     /// A wake on its futex.
     Futex,
-    /// One of these descriptors, duplicates of its own, to become ready.
-    Files(Vec<(OwnedFd, i16)>),
+    /// One of these descriptors to become ready.
+    Files(Vec<Awaited>),
     /// A child's end.
     Child,
     /// Its deadline alone.
@@ -107,6 +126,8 @@ pub(super) struct Task {
     pub timed_out: bool,
     /// The present call was blocked before, so its deadline is set.
     pub retried: bool,
+    /// The task will make its call again, and this goes on with it.
+    pub carried: Option<Carried>,
     /// CLONE_CHILD_CLEARTID or set_tid_address(2): cleared and woken at its end.
     pub clear_tid: Option<u64>,
     /// The task that waits in vfork(2) for this one.
@@ -172,6 +193,7 @@ impl Tasks {
             deadline: None,
             timed_out: false,
             retried: false,
+            carried: None,
             clear_tid: None,
             vfork_parent: None,
             pidfd: None,

@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use super::task::{ProcessId, Resume, State, TaskId, Wait};
+use super::task::{Awaited, ProcessId, Resume, State, TaskId, Wait};
 use super::trace::{CONTINUED, Event};
 use super::{Engine, EngineError};
 use crate::kernel::{self, Reply, tracee};
@@ -64,7 +64,7 @@ impl Engine {
         let mut woken = Vec::new();
         for (id, task) in self.tasks.iter() {
             if let State::Blocked(Wait::Files(files)) = &task.state
-                && any_ready(files)
+                && any_ready(task.tid, files)
             {
                 woken.push(id);
             }
@@ -115,6 +115,13 @@ impl Engine {
         let resume = match &task.state {
             State::Blocked(Wait::Futex) => Resume::Return(-i64::from(libc::ETIMEDOUT)),
             State::Blocked(Wait::Sleep) => Resume::Return(0),
+            // It is in a ptrace stop and makes its call again.
+            State::Blocked(Wait::Retry) => {
+                if let Some(carried) = &mut task.carried {
+                    carried.timed_out = true;
+                }
+                Resume::Unpark
+            }
             _ => Resume::Retry,
         };
         if matches!(resume, Resume::Return(_)) {
@@ -227,11 +234,7 @@ impl Engine {
         let mut fds: Vec<libc::pollfd> = Vec::new();
         for (_, task) in self.tasks.iter() {
             if let State::Blocked(Wait::Files(files)) = &task.state {
-                fds.extend(files.iter().map(|(fd, events)| libc::pollfd {
-                    fd: fd.as_raw_fd(),
-                    events: *events,
-                    revents: 0,
-                }));
+                fds.extend(files.iter().filter(|file| file.signals.is_none()).map(pollfd));
             }
         }
         let outside = self.waits_for_outside();
@@ -253,7 +256,7 @@ impl Engine {
     /// True while a task waits for a descriptor that leads out of the cage.
     fn waits_for_outside(&self) -> bool {
         self.tasks.iter().any(|(_, task)| match &task.state {
-            State::Blocked(Wait::Files(files)) => files.iter().any(|(fd, _)| self.leads_outside(fd)),
+            State::Blocked(Wait::Files(files)) => files.iter().any(|file| self.leads_outside(&file.fd)),
             _ => false,
         })
     }
@@ -290,9 +293,14 @@ impl Engine {
     }
 }
 
-/// True when one of `files` is ready now.
-pub(super) fn any_ready(files: &[(std::os::fd::OwnedFd, i16)]) -> bool {
-    let mut polled: Vec<libc::pollfd> =
-        files.iter().map(|(fd, events)| libc::pollfd { fd: fd.as_raw_fd(), events: *events, revents: 0 }).collect();
-    tracee::poll_now(&mut polled) > 0
+/// True when one of `files`, for which the task `tid` waits, is ready now.
+pub(super) fn any_ready(tid: nix::unistd::Pid, files: &[Awaited]) -> bool {
+    let mut polled: Vec<libc::pollfd> = files.iter().filter(|file| file.signals.is_none()).map(pollfd).collect();
+    let wanted = files.iter().filter_map(|file| file.signals).fold(0, |sum, set| sum | set);
+    (!polled.is_empty() && tracee::poll_now(&mut polled) > 0)
+        || (wanted != 0 && super::signals::is_pending(tid, wanted))
+}
+
+fn pollfd(file: &Awaited) -> libc::pollfd {
+    libc::pollfd { fd: file.fd.as_raw_fd(), events: file.events, revents: 0 }
 }

@@ -10,7 +10,7 @@ use crate::engine::guest::{self, kind};
 use crate::engine::model::metadata::{
     FileId, STAT_BYTES, STATFS_BYTES, STATX_BYTES, utime_times, utimensat_times, utimes_times,
 };
-use crate::engine::task::{Call, Resume, State, TaskId, Wait};
+use crate::engine::task::{Call, TaskId};
 use crate::engine::{Engine, Fault, Verdict};
 
 const ENOENT: Fault = Fault(-(libc::ENOENT as i64));
@@ -97,14 +97,11 @@ impl Engine {
             }
             return Ok(Verdict::Continue);
         }
+        if let Some(verdict) = self.open_fifo(id, tid, folder, &path, flags)? {
+            return Ok(verdict);
+        }
         if flags & (libc::O_CREAT | libc::O_TRUNC) != 0 {
             return self.open_for_change(id, flags);
-        }
-        if self.tasks.len() > 1
-            && flags & (libc::O_NONBLOCK | libc::O_DIRECTORY | libc::O_PATH) == 0
-            && flags & libc::O_ACCMODE != libc::O_RDWR
-        {
-            return self.open_perhaps_fifo(id, tid, folder, &path, flags);
         }
         Ok(Verdict::Continue)
     }
@@ -114,7 +111,6 @@ impl Engine {
         let Some(registers) = self.hook(id)? else { return Ok(Verdict::Settled) };
         let result = registers.rax as i64;
         if crate::engine::hook::is_restart(result) {
-            // A FIFO without a reader: `> fifo`.
             self.try_again_later(id, &registers, None)?;
             return Ok(Verdict::Settled);
         }
@@ -129,56 +125,6 @@ impl Engine {
         }
         self.release(id)?;
         Ok(Verdict::Settled)
-    }
-
-    /// A FIFO opens only when somebody opens its other end: whoever comes second holds both ends open while the first one opens.
-    fn open_perhaps_fifo(&mut self, id: TaskId, tid: Pid, folder: i32, path: &[u8], flags: i32) -> Answer {
-        let host = on_host(tid, folder, path);
-        let Ok(stat) = nix::sys::stat::stat(host.as_str()) else { return Ok(Verdict::Continue) };
-        if kind(&stat) != libc::S_IFIFO {
-            return Ok(Verdict::Continue);
-        }
-        if self.tasks.get(id).is_some_and(|task| task.fifo_holder.is_some()) {
-            if self.hook(id)?.is_some() {
-                self.release(id)?;
-            }
-            if let Some(task) = self.tasks.get_mut(id) {
-                task.fifo_holder = None;
-            }
-            return Ok(Verdict::Settled);
-        }
-        let mode = flags & libc::O_ACCMODE;
-        let partner = self.tasks.iter().find_map(|(other, task)| match task.state {
-            State::Blocked(Wait::Fifo { device, inode, mode: theirs })
-                if device == stat.st_dev && inode == stat.st_ino && theirs != mode =>
-            {
-                Some(other)
-            }
-            _ => None,
-        });
-        if let Some(partner) = partner {
-            let holder = std::fs::File::options().read(true).write(true).open(&host).ok().map(Into::into);
-            if let Some(task) = self.tasks.get_mut(partner) {
-                task.fifo_holder = holder;
-            }
-            self.ready(partner, Resume::Retry);
-            return Ok(Verdict::Continue);
-        }
-        // The other end may be open already: then the kernel does not wait.
-        if self.other_end_is_open(&host, mode) {
-            return Ok(Verdict::Continue);
-        }
-        self.block(id, Wait::Fifo { device: stat.st_dev, inode: stat.st_ino, mode }, None);
-        Ok(Verdict::Settled)
-    }
-
-    /// A writer is told by ENXIO that nobody reads. A reader's own open hides whether a writer is there, so descriptors are looked through.
-    fn other_end_is_open(&self, host: &str, mode: i32) -> bool {
-        use std::os::unix::fs::OpenOptionsExt;
-        if mode == libc::O_WRONLY {
-            return std::fs::File::options().write(true).custom_flags(libc::O_NONBLOCK).open(host).is_ok();
-        }
-        self.tasks.processes().any(|(_, process)| holds_for_writing(process.pid, host))
     }
 
     pub(super) fn set_times(&mut self, id: TaskId, call: &Call) -> Answer {
@@ -302,24 +248,11 @@ fn absolute(tid: Pid, folder: i32, path: Vec<u8>) -> Vec<u8> {
 
 /// A guest's path as this process reaches it. Symbolic links that are absolute lead astray: what is found so only names a file, for its
 /// dates or as a FIFO, and is never opened for a guest.
-fn on_host(tid: Pid, folder: i32, path: &[u8]) -> String {
+pub(super) fn on_host(tid: Pid, folder: i32, path: &[u8]) -> String {
     let path = String::from_utf8_lossy(path);
     match path.strip_prefix('/') {
         Some(rest) => format!("/proc/{tid}/root/{rest}"),
         None if folder == libc::AT_FDCWD => format!("/proc/{tid}/cwd/{path}"),
         None => format!("/proc/{tid}/fd/{folder}/{path}"),
     }
-}
-
-/// True when a process has this file open for writing.
-fn holds_for_writing(pid: Pid, host: &str) -> bool {
-    let Ok(wanted) = nix::sys::stat::stat(host) else { return false };
-    let Ok(entries) = std::fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    entries.flatten().any(|entry| {
-        let name = entry.file_name();
-        let same = nix::sys::stat::stat(&entry.path())
-            .is_ok_and(|stat| stat.st_dev == wanted.st_dev && stat.st_ino == wanted.st_ino);
-        same && std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{}", name.to_string_lossy()))
-            .is_ok_and(|info| info.lines().any(|line| line.starts_with("flags:") && line.ends_with(['1', '2'])))
-    })
 }

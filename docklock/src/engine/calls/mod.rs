@@ -1,5 +1,6 @@
 //! The calls of class virtual: one function for each group, one table from number to function.
 
+mod fifo;
 pub(super) mod file;
 pub(super) mod folder;
 mod futex;
@@ -11,8 +12,9 @@ pub(super) mod random;
 mod stream;
 pub(super) mod time;
 mod timer;
+pub(super) mod timerfd;
 
-use super::task::{Call, TaskId, Wait};
+use super::task::{Awaited, Call, TaskId, Wait};
 use super::{Engine, Fault, Trouble, Verdict};
 
 impl From<nix::errno::Errno> for Fault {
@@ -68,9 +70,16 @@ impl Engine {
             | libc::SYS_timer_gettime
             | libc::SYS_timer_getoverrun
             | libc::SYS_timer_delete => self.timer(id, call),
+            libc::SYS_timerfd_create | libc::SYS_timerfd_settime | libc::SYS_timerfd_gettime => self.timerfd(id, call),
+            libc::SYS_signalfd | libc::SYS_signalfd4 => {
+                self.signal_descriptors = true;
+                Ok(Verdict::Continue)
+            }
 
             libc::SYS_getrandom => self.getrandom(id, call),
 
+            // It changes with the end of a parent, so it belongs to a turn.
+            libc::SYS_getppid => Ok(Verdict::Continue),
             libc::SYS_uname => self.uname(id, call),
             libc::SYS_sysinfo => self.sysinfo(id, call),
             libc::SYS_getcpu => self.getcpu(id, call),
@@ -186,7 +195,7 @@ impl Engine {
     }
 
     /// Parks a task on descriptors of its own.
-    fn block_on(&mut self, id: TaskId, files: Vec<(std::os::fd::OwnedFd, i16)>, deadline: Option<u64>) -> Verdict {
+    fn block_on(&mut self, id: TaskId, files: Vec<Awaited>, deadline: Option<u64>) -> Verdict {
         self.block(id, Wait::Files(files), deadline);
         Verdict::Settled
     }

@@ -1,13 +1,14 @@
 //! poll(2), select(2) and epoll_wait(2): the kernel answers what is settled; timeouts are logical.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::unistd::Pid;
 
 use super::{Answer, WAIT_FILES_MAX};
 use crate::engine::guest;
 use crate::engine::model::clock::{self, TIMESPEC_BYTES};
-use crate::engine::task::{Call, TaskId};
+use crate::engine::signals;
+use crate::engine::task::{Awaited, Call, Carried, TaskId};
 use crate::engine::turns::any_ready;
 use crate::engine::{Engine, Trouble, Verdict};
 
@@ -18,9 +19,11 @@ const WORD_BITS: usize = 64;
 
 /// What a call waits for, and where it wants to be told that nothing came.
 struct Watched {
-    files: Vec<(OwnedFd, i16)>,
+    files: Vec<Awaited>,
     /// Addresses and bytes to write when the time is up.
     empty: Vec<(u64, Vec<u8>)>,
+    /// An epoll set that holds signals: only its owner can ask the kernel, and an answer may be gone when it does.
+    tried: bool,
 }
 
 impl Engine {
@@ -32,8 +35,11 @@ impl Engine {
         }
         // What is wrong with the descriptors the kernel says best.
         let Some(watched) = self.watched(id, tid, call)? else { return Ok(Verdict::Continue) };
-        if timeout == Some(0) || any_ready(&watched.files) {
+        if timeout == Some(0) {
             return Ok(Verdict::Continue);
+        }
+        if any_ready(tid, &watched.files) {
+            return if watched.tried { self.try_epoll(id, call, timeout) } else { Ok(Verdict::Continue) };
         }
         let Some(task) = self.tasks.get_mut(id) else { return Ok(Verdict::Settled) };
         if task.timed_out {
@@ -47,6 +53,48 @@ impl Engine {
         Ok(self.block_on(id, watched.files, deadline))
     }
 
+    /// Lets the kernel look into an epoll set, with a stop armed.
+    fn try_epoll(&mut self, id: TaskId, call: &Call, timeout: Option<u64>) -> Answer {
+        let Some(task) = self.tasks.get(id) else { return Ok(Verdict::Settled) };
+        let deadline = if task.retried { task.deadline } else { timeout.map(|ns| self.clock.after(ns)) };
+        if task.timed_out {
+            return Ok(Verdict::Return(0));
+        }
+        let tid = task.tid;
+        let Some(registers) = self.hook(id)? else { return Ok(Verdict::Settled) };
+        if registers.rax as i64 != -i64::from(libc::EINTR) || signals::has_signal(tid) {
+            self.release(id)?;
+            return Ok(Verdict::Settled);
+        }
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.carried = Some(Carried { nr: call.nr, deadline, timed_out: false });
+        }
+        self.try_again_later(id, &registers, deadline)?;
+        Ok(Verdict::Settled)
+    }
+
+    /// A descriptor to wait for. One of signalfd(2) is not asked of the kernel, which would answer for the engine's own signals.
+    pub(super) fn awaited(&self, fd: OwnedFd, events: i16) -> Awaited {
+        let signals = if self.signal_descriptors { signals_behind(&fd) } else { None };
+        Awaited { fd, events, signals }
+    }
+
+    /// The members of an epoll set, if one of them is a descriptor of signalfd(2): polling the set itself would take that one's news away,
+    /// since the kernel asks each member in the name of whoever polls.
+    fn members_with_signals(&mut self, id: TaskId, set: &OwnedFd) -> Option<Vec<Awaited>> {
+        if !self.signal_descriptors {
+            return None;
+        }
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", set.as_raw_fd())).ok()?;
+        let mut members = Vec::new();
+        for (number, events) in info.lines().filter_map(member).take(WAIT_FILES_MAX) {
+            if let Some(fd) = self.descriptor(id, number) {
+                members.push(self.awaited(fd, events));
+            }
+        }
+        members.iter().any(|member| member.signals.is_some()).then_some(members)
+    }
+
     /// The call's descriptors. `None`: one of them does not exist, or there are too many.
     fn watched(&mut self, id: TaskId, tid: Pid, call: &Call) -> Result<Option<Watched>, Trouble> {
         match call.nr {
@@ -54,7 +102,11 @@ impl Engine {
             libc::SYS_select | libc::SYS_pselect6 => self.watched_by_select(id, tid, call),
             _ => {
                 let Some(fd) = self.descriptor(id, call.args[0] as i32) else { return Ok(None) };
-                Ok(Some(Watched { files: vec![(fd, libc::POLLIN)], empty: Vec::new() }))
+                if let Some(files) = self.members_with_signals(id, &fd) {
+                    return Ok(Some(Watched { files, empty: Vec::new(), tried: true }));
+                }
+                let files = vec![Awaited { fd, events: libc::POLLIN, signals: None }];
+                Ok(Some(Watched { files, empty: Vec::new(), tried: false }))
             }
         }
     }
@@ -71,11 +123,11 @@ impl Engine {
             let number = i32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
             if number >= 0 {
                 let Some(fd) = self.descriptor(id, number) else { return Ok(None) };
-                files.push((fd, i16::from_le_bytes([entry[4], entry[5]])));
+                files.push(self.awaited(fd, i16::from_le_bytes([entry[4], entry[5]])));
             }
             entry[6..].fill(0);
         }
-        Ok(Some(Watched { files, empty: vec![(call.args[0], entries)] }))
+        Ok(Some(Watched { files, empty: vec![(call.args[0], entries)], tried: false }))
     }
 
     fn watched_by_select(&mut self, id: TaskId, tid: Pid, call: &Call) -> Result<Option<Watched>, Trouble> {
@@ -101,14 +153,44 @@ impl Engine {
             let events = sets.iter().zip(interest).filter(|(set, _)| named(set)).fold(0, |sum, (_, event)| sum | event);
             if events != 0 {
                 let Some(fd) = self.descriptor(id, number as i32) else { return Ok(None) };
-                files.push((fd, events));
+                files.push(self.awaited(fd, events));
             }
         }
         // select(2) of Linux tells what is left of the time: nothing.
         if call.nr == libc::SYS_select && call.args[4] != 0 {
             empty.push((call.args[4], vec![0; TIMESPEC_BYTES]));
         }
-        Ok(Some(Watched { files, empty }))
+        Ok(Some(Watched { files, empty, tried: false }))
+    }
+}
+
+/// The signals that a descriptor of signalfd(2) is for; `None` for any other file (proc_pid_fdinfo(5): `sigmask`).
+fn signals_behind(fd: &OwnedFd) -> Option<u64> {
+    if nix::sys::stat::fstat(fd.as_fd()).ok()?.st_mode & libc::S_IFMT != 0 {
+        return None;
+    }
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
+    let mask = info.lines().find_map(|line| line.strip_prefix("sigmask:"))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
+/// Number and events of a member of an epoll set, from a line of proc_pid_fdinfo(5): `tfd: 5 events: 19 data: …`.
+fn member(line: &str) -> Option<(i32, i16)> {
+    let mut words = line.strip_prefix("tfd:")?.split_ascii_whitespace();
+    let number = words.next()?.parse().ok()?;
+    let events = u32::from_str_radix(words.nth(1)?, 16).ok()?;
+    Some((number, (events & 0xffff) as i16))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_of_an_epoll_set_is_read_from_its_line() {
+        let line = "tfd:        7 events: 80000019 data:                7  pos:0 ino:2b sdev:e";
+        assert_eq!(member(line), Some((7, 0x19)));
+        assert_eq!(member("pos:\t0"), None);
     }
 }
 

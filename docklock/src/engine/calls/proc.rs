@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Seek, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
@@ -72,7 +72,18 @@ impl Engine {
     /// Answers an open(2) with a read-only file of these bytes.
     pub(super) fn hand_in(&mut self, id: TaskId, call: &Call, bytes: &[u8], cloexec: bool) -> Result<Verdict, Trouble> {
         let made = memory_file(bytes).map_err(EngineError::edge("make a memory file"))?;
-        let given = tracee::notify_answer_with_fd(self.listener.as_fd(), call.id, made.as_fd(), cloexec);
+        self.hand_in_descriptor(id, call, made.as_fd(), cloexec)
+    }
+
+    /// Answers a call that makes a descriptor with a duplicate of `fd`.
+    pub(super) fn hand_in_descriptor(
+        &mut self,
+        id: TaskId,
+        call: &Call,
+        fd: BorrowedFd<'_>,
+        cloexec: bool,
+    ) -> Result<Verdict, Trouble> {
+        let given = tracee::notify_answer_with_fd(self.listener.as_fd(), call.id, fd, cloexec);
         match given {
             Ok(number) => {
                 self.take_call(id, number.into())?;

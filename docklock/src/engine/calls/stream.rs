@@ -7,7 +7,7 @@ use nix::sys::stat::FileStat;
 use super::Answer;
 use crate::engine::guest::{self, kind};
 use crate::engine::model::metadata::FileId;
-use crate::engine::task::{Call, TaskId, Wait};
+use crate::engine::task::{Awaited, Call, TaskId};
 use crate::engine::turns::any_ready;
 use crate::engine::{Engine, Verdict};
 use crate::kernel;
@@ -54,8 +54,12 @@ impl Engine {
             Waits::Outside if kind(&stat) == libc::S_IFIFO => self.read_outside(id, call, fd),
             Waits::Inside | Waits::Outside if self.is_alone() || asks_not_to_wait(call) => Ok(Verdict::Continue),
             Waits::Inside | Waits::Outside => {
-                let files = vec![(fd, libc::POLLIN)];
-                if any_ready(&files) { Ok(Verdict::Continue) } else { Ok(self.block_on(id, files, None)) }
+                let files = vec![self.awaited(fd, libc::POLLIN)];
+                if any_ready(self.tid(id)?, &files) {
+                    Ok(Verdict::Continue)
+                } else {
+                    Ok(self.block_on(id, files, None))
+                }
             }
         }
     }
@@ -79,7 +83,7 @@ impl Engine {
             // Nobody inside can run meanwhile: waiting here is waiting there.
             return self.wait_for_input(id, &fd, wanted.min(capacity));
         }
-        Ok(self.block_on(id, vec![(fd, libc::POLLHUP)], None))
+        Ok(self.block_on(id, vec![Awaited { fd, events: libc::POLLHUP, signals: None }], None))
     }
 
     /// Waits, outside of logical time, until standard input holds `wanted` bytes or is closed.
@@ -123,7 +127,7 @@ impl Engine {
             return Ok(if written > 0 { Verdict::Return(written as i64) } else { Verdict::Continue });
         }
         if call.nr != libc::SYS_write {
-            return Ok(if ready { Verdict::Continue } else { self.block_on(id, vec![(fd, libc::POLLOUT)], None) });
+            return Ok(if ready { Verdict::Continue } else { self.block_on(id, writable(fd), None) });
         }
         if ready && written == 0 && fits(&fd, &stat, call.args[2]) {
             return Ok(Verdict::Continue);
@@ -131,8 +135,7 @@ impl Engine {
         if ready && let Some(verdict) = self.write_in_pieces(id, call, &fd)? {
             return Ok(verdict);
         }
-        self.block(id, Wait::Files(vec![(fd, libc::POLLOUT)]), None);
-        Ok(Verdict::Settled)
+        Ok(self.block_on(id, writable(fd), None))
     }
 
     /// Transfers between descriptors: the kernel does them once both ends are ready. A stop may not be armed, since they look for one first.
@@ -153,8 +156,8 @@ impl Engine {
         }
         for (fd, stat, events) in [(from, source, libc::POLLIN), (to, target, libc::POLLOUT)] {
             if self.waits(&fd, &stat) == Waits::Inside {
-                let files = vec![(fd, events)];
-                if !any_ready(&files) {
+                let files = vec![self.awaited(fd, events)];
+                if !any_ready(self.tid(id)?, &files) {
                     return Ok(self.block_on(id, files, None));
                 }
             }
@@ -196,6 +199,10 @@ impl Engine {
         }
         Ok((written >= length).then_some(Verdict::Return(written as i64)))
     }
+}
+
+fn writable(fd: OwnedFd) -> Vec<Awaited> {
+    vec![Awaited { fd, events: libc::POLLOUT, signals: None }]
 }
 
 /// True when the kernel will take the whole write in one piece.

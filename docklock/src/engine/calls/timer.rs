@@ -172,6 +172,11 @@ impl Engine {
     /// Sends the signals of all timers whose time has come.
     pub(in crate::engine) fn expire_timers(&mut self) -> Result<(), EngineError> {
         for firing in self.timers.expire(self.clock.now()) {
+            if let Kind::Descriptor { id, ticks } = firing.kind {
+                self.record(0, Event::Timer as i32, 0, [id, ticks])?;
+                self.tick(id, ticks)?;
+                continue;
+            }
             let owner = self.tasks.processes().find(|(id, process)| id.0 == firing.process && !process.zombie);
             let Some((id, pid, number)) = owner.map(|(id, process)| (id, process.pid, process.number)) else {
                 continue;
@@ -184,6 +189,7 @@ impl Engine {
                 // By the queue, with SI_TIMER: a plain kill from here would look like one from outside.
                 Kind::Interval => tracee::send_timer_signal(pid, None, firing.signal, 0, 0),
                 Kind::Posix { id: timer } => self.send_posix(id, pid, timer, &firing),
+                Kind::Descriptor { .. } => Ok(()),
             };
             self.forgiving(told, "send the signal of a timer")?;
             self.signals_sent = true;

@@ -1,6 +1,6 @@
-//! The guest's timers: alarm(2), setitimer(2) and timer_create(2), each with the logical time at which it expires.
+//! The guest's timers: alarm(2), setitimer(2), timer_create(2) and timerfd_create(2), each with the logical time at which it expires.
 //!
-//! A process has three interval timers and up to [`POSIX_TIMERS_MAX`] POSIX timers. One index holds all that are armed, ordered by deadline
+//! A process has three interval timers and up to [`POSIX_TIMERS_MAX`] POSIX timers; those behind descriptors belong to nobody. One index holds all that are armed, ordered by deadline
 //! and then by birth; the order of [`Timers::expire`] is that order. A periodic timer that expires late fires once, is armed for the first
 //! moment of its grid that is still to come, and counts what it left out as overrun (timer_getoverrun(2)).
 //!
@@ -34,14 +34,21 @@ pub enum Kind {
         /// The timer's id in its process.
         id: i32,
     },
+    /// timerfd_create(2): no signal, its descriptor becomes readable.
+    Descriptor {
+        /// The timer's id in the cage.
+        id: u64,
+        /// Expiries since the last one that was told.
+        ticks: u64,
+    },
 }
 
 /// A timer that has expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Firing {
-    /// Whose timer it is.
+    /// Whose timer it is; 0 for one behind a descriptor.
     pub process: u32,
-    /// Signal to send; 0 for SIGEV_NONE.
+    /// Signal to send; 0 for none.
     pub signal: i32,
     /// How it is sent.
     pub kind: Kind,
@@ -56,6 +63,7 @@ pub struct Firing {
 enum Name {
     Interval(usize),
     Posix(i32),
+    Descriptor(u64),
 }
 
 /// When a timer expires.
@@ -107,6 +115,7 @@ impl Owned {
         match name {
             Name::Interval(which) => self.intervals.get_mut(which),
             Name::Posix(id) => self.posix.get_mut(&id).map(|timer| &mut timer.setting),
+            Name::Descriptor(_) => None,
         }
     }
 }
@@ -115,6 +124,8 @@ impl Owned {
 #[derive(Debug, Default)]
 pub struct Timers {
     processes: BTreeMap<u32, Owned>,
+    /// Behind descriptors, by id.
+    descriptors: BTreeMap<u64, (Setting, ClockId)>,
     /// Those that are armed, by deadline and birth.
     armed: BTreeMap<(u64, u64), (u32, Name)>,
     births: u64,
@@ -140,6 +151,9 @@ impl Timers {
     }
 
     fn fire(&mut self, process: u32, name: Name, now: u64) -> Option<Firing> {
+        if let Name::Descriptor(id) = name {
+            return self.fire_descriptor(id, now);
+        }
         let owned = self.processes.get_mut(&process)?;
         let setting = owned.setting(name)?;
         let missed = setting.step(now);
@@ -158,7 +172,17 @@ impl Timers {
                 let (signal, thread, value) = (timer.signal, timer.thread, timer.value);
                 Some(Firing { process, signal, kind: Kind::Posix { id }, thread, value })
             }
+            Name::Descriptor(_) => None,
         }
+    }
+
+    fn fire_descriptor(&mut self, id: u64, now: u64) -> Option<Firing> {
+        let (setting, _) = self.descriptors.get_mut(&id)?;
+        let ticks = setting.step(now).saturating_add(1);
+        if let Some(at) = setting.deadline {
+            self.armed.insert((at, setting.birth), (0, Name::Descriptor(id)));
+        }
+        Some(Firing { process: 0, signal: 0, kind: Kind::Descriptor { id, ticks }, thread: None, value: 0 })
     }
 
     /// The signal of the timer's last expiry was not sent, as the one before still waits: it counts as overrun of that one.
@@ -274,6 +298,56 @@ impl Timers {
     /// The clock a POSIX timer was made for.
     pub fn clock_of(&self, process: u32, id: i32) -> Option<ClockId> {
         self.known(process, id).ok().map(|timer| timer.clock)
+    }
+
+    /// timerfd_create(2): a disarmed timer. Its id is above 0 and never used again.
+    pub fn create_descriptor(&mut self, clock: ClockId) -> u64 {
+        let id = self.next_birth();
+        self.descriptors.insert(id, (Setting { birth: id, deadline: None, interval: 0 }, clock));
+        id
+    }
+
+    /// timerfd_settime(2), as [`Self::settime`].
+    ///
+    /// # Errors
+    /// `EINVAL` for an unknown timer.
+    pub fn set_descriptor(
+        &mut self,
+        id: u64,
+        deadline: Option<u64>,
+        interval: u64,
+        now: u64,
+    ) -> Result<(u64, u64), Errno> {
+        let (setting, _) = self.descriptors.get_mut(&id).ok_or(Errno::EINVAL)?;
+        let old = setting.show(now, DUE_POSIX_NS);
+        disarm(&mut self.armed, setting);
+        (setting.deadline, setting.interval) = (deadline, interval);
+        if let Some(at) = deadline {
+            self.armed.insert((at, setting.birth), (0, Name::Descriptor(id)));
+        }
+        Ok(old)
+    }
+
+    /// timerfd_gettime(2): (interval, remaining); and the clock it was made for. `None` for an unknown timer.
+    pub fn descriptor(&self, id: u64, now: u64) -> Option<((u64, u64), ClockId)> {
+        self.descriptors.get(&id).map(|(setting, clock)| (setting.show(now, DUE_POSIX_NS), *clock))
+    }
+
+    /// Forgets the timers behind descriptors that are not `open` any more.
+    pub fn retain_descriptors(&mut self, open: impl Fn(u64) -> bool) {
+        let armed = &mut self.armed;
+        self.descriptors.retain(|id, (setting, _)| {
+            let stays = open(*id);
+            if !stays {
+                disarm(armed, setting);
+            }
+            stays
+        });
+    }
+
+    /// How many timers there are behind descriptors.
+    pub fn descriptors_len(&self) -> usize {
+        self.descriptors.len()
     }
 
     /// Forgets a process that has ended.
