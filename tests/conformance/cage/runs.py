@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import secrets
 import shutil
 import signal
@@ -36,6 +37,10 @@ exec chroot "$root" /usr/bin/env -C /work setpriv --reuid "$uid" --regid "$gid" 
 NATIVE_SMALL = NATIVE.replace("/usr/bin/env -C /work setpriv --reuid \"$uid\" --regid \"$gid\" --clear-groups", "/bin/sh -c 'cd /work; exec \"$@\"' sh")
 
 
+# What `docklock run` says of a run that the engine has ended: the deadlock, the spinning, the spent budget.
+ENDED = re.compile(rb"no receipt could be made: ((?:deadlock|task \d+ used the processor|the budget of) ?[^\n]*)")
+
+
 class RunError(Exception):
     """A run that told nothing: no receipt, or a failure of the runner itself."""
 
@@ -52,6 +57,7 @@ class Outcome:
     run_json: dict = None
     statement: dict = None
     failure: str = ""
+    ended: str = ""  # why the cage ended the run: then there is an abort record and no receipt
 
     def visible(self):
         """Digest of everything a user can see: streams, status, the files of /out."""
@@ -148,7 +154,9 @@ class Runner:
                        # A name of its own, also beside another harness: on the host it is the name of a cgroup.
                        "--id", f"conformance-{secrets.token_hex(6)}"]
             outcome = self.watch(merged, variation, command, self.environment | variation.environment, program.timeout_s)
-            if not outcome.failure and not (evidence / "run.json").exists():
+            if not outcome.failure and (found := ENDED.search(outcome.stderr)):
+                outcome.ended = found.group(1).decode(errors="replace").strip()
+            elif not outcome.failure and not (evidence / "run.json").exists():
                 outcome.failure = f"no receipt: {outcome.stderr.decode(errors='replace').strip()[-300:] or 'nothing was said'}"
             if (evidence / "run.json").exists():
                 outcome.run_json = json.loads((evidence / "run.json").read_bytes())

@@ -42,7 +42,7 @@ class Result:
 
     def uncontrolled(self):
         """Sources that every receipt names as not controlled, and ways in which it left the deterministic path."""
-        good = [outcome for outcome in self.caged if not outcome.failure]
+        good = [outcome for outcome in self.caged if outcome.statement]
         if not good:
             return set()
         named = set.intersection(*(outcome.sources("uncontrolled") for outcome in good))
@@ -66,9 +66,10 @@ class Result:
         first = self.caged[0]
         if wanted[0] == "refused":
             return "refused", bool(first.refused()), f"refused: {', '.join(sorted(first.refused()))}"
+        if first.ended:
+            return "ends", wanted[0] == "ends", f"the cage ended the run: {first.ended}"
         if wanted[0] == "ends":
-            ended = first.told("endedBy") or first.told("ended_by")
-            return ("ends", True, ended) if ended else ("same", False, "the receipt does not say that the cage ended the run")
+            return "same", False, "the cage did not end the run"
         expected = {outcome.status for outcome in self.native}
         if expected and first.status not in expected:
             words = (first.stderr or first.stdout).decode(errors="replace").strip().splitlines()
@@ -82,6 +83,8 @@ class Result:
 
 def key(outcome):
     """What has to be the same in every run: the run-hash, the decision log, and what the streams and files say."""
+    if outcome.ended:
+        return outcome.ended, outcome.stdout, str(outcome.tree)
     if outcome.statement is None:
         return outcome.visible()
     return outcome.run_hash, outcome.trace, outcome.visible()
@@ -132,7 +135,7 @@ def slowdown(result, start):
 
 def row(result, start):
     word, passed, reason = result.verdict()
-    good = [outcome for outcome in result.caged if not outcome.failure]
+    good = [outcome for outcome in result.caged if outcome.statement]
     factor = slowdown(result, start)
     return {
         "program": result.program.name,
