@@ -238,10 +238,10 @@ pub struct Budget {
     /// Tasks that live at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tasks_max: Option<u64>,
-    /// Bytes of memory, mapped or shared.
+    /// Bytes of address space of each process (RLIMIT_AS): the call that asks for more fails.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_bytes_max: Option<u64>,
-    /// Bytes written to files.
+    /// Bytes that calls write to regular files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file_bytes_max: Option<u64>,
 }

@@ -95,6 +95,9 @@ fn cage(process: &mut Process, policy: &Policy) -> Result<(), PlanError> {
         })?;
         lower(&mut rlimits, kind, *limit);
     }
+    if let Some(bytes) = profile.budget.memory_bytes_max {
+        lower(&mut rlimits, PosixRlimitType::RlimitAs, Rlimit { soft: bytes, hard: bytes });
+    }
     if profile.schedule == Schedule::Turns {
         for (kind, limit) in UNDER_TURNS {
             if !rlimits.iter().any(|rlimit| rlimit.typ() == kind) {

@@ -458,6 +458,7 @@ fn a_logical_budget_is_in_the_limits_of_the_run() {
     let plan = planned(&spec(CTR, |_| {}), &Policy::parse("site", site).unwrap()).unwrap();
     let budgets = ["calls", "virtualSeconds", "tasks", "mappedBytes", "fileBytes"].map(|name| plan.limits[name]);
     assert_eq!((budgets, plan.limits["pids"]), ([1000, 60, 8, 5, 6], 4096));
+    assert_eq!(rlimit(plan.spec.process().as_ref().unwrap(), "RLIMIT_AS"), Some((5, 5)));
     let without = planned(&spec(CTR, |_| {}), &policy("strict")).unwrap().limits;
     assert_eq!(without.keys().collect::<Vec<_>>(), ["pids"]);
 }

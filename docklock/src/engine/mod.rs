@@ -11,6 +11,7 @@ pub mod order;
 pub mod report;
 pub mod trace;
 
+mod budget;
 mod calls;
 mod counts;
 mod events;
@@ -165,6 +166,8 @@ pub(crate) struct Engine {
     /// Newborn tasks that stopped before their parent told of them.
     early: Vec<Pid>,
     arrivals: u64,
+    /// Bytes that calls asked to write to files, if there is a budget for them.
+    file_bytes: u64,
     calls_in_turn: u32,
     /// Times the clock jumped since a task was ready.
     jumps: u32,
@@ -254,7 +257,7 @@ impl Engine {
         if self.signals_sent && self.tasks.len() > 1 {
             self.scan_signals()?;
         }
-        if !self.within_budget()? {
+        if !self.within_budget(id, &call)? {
             return Ok(());
         }
         self.calls_in_turn += 1;
@@ -371,28 +374,6 @@ impl Engine {
                     Err(_) => kernel::exit_now(72),
                 }
             }
-        }
-    }
-
-    /// Logical budgets: a run that exceeds one ends at the same call every time.
-    fn within_budget(&mut self) -> Result<bool, EngineError> {
-        let budget = &self.policy.profile().budget;
-        let seconds = self.clock.now() / 1_000_000_000;
-        let tasks = self.tasks.len() as u64;
-        let spent = [
-            ("calls", budget.calls_max, self.counters.calls),
-            ("logical seconds", budget.virtual_seconds_max, seconds),
-            ("tasks", budget.tasks_max, tasks),
-        ];
-        let over = spent.iter().find_map(|(what, limit, used)| {
-            limit.filter(|limit| used > limit).map(|limit| format!("the budget of {limit} {what} is spent"))
-        });
-        match over {
-            Some(sentence) => {
-                self.end_run(sentence);
-                Ok(false)
-            }
-            None => Ok(true),
         }
     }
 

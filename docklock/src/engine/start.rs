@@ -103,6 +103,7 @@ impl Engine {
             findings: exec::Findings::default(),
             early: Vec::new(),
             arrivals: 0,
+            file_bytes: 0,
             calls_in_turn: 0,
             jumps: 0,
             signals_sent: false,

@@ -1,7 +1,7 @@
 //! What a command in the foreground owes its terminal and its signals.
 
 use std::io::{self, IsTerminal};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use docklock::task::Task;
@@ -22,6 +22,9 @@ const PASSED: [Signal; 7] = [
     Signal::SIGUSR2,
     Signal::SIGWINCH,
 ];
+
+/// Requests to end after which the container is killed.
+const PATIENCE: u32 = 3;
 
 /// Sends the log to standard error, at the configured level and above. Of what libcontainer says only errors are for a person;
 /// `debug` and `trace` show the rest.
@@ -94,7 +97,8 @@ impl Signals {
 #[derive(Default)]
 pub(crate) struct Attended {
     state: Mutex<(Option<Arc<Task>>, Vec<Signal>)>,
-    asked_to_end: AtomicBool,
+    /// How often a person or a supervisor has asked this command to end.
+    asked_to_end: AtomicU32,
 }
 
 impl Attended {
@@ -112,12 +116,16 @@ impl Attended {
 
     /// Whether a person or a supervisor has asked this command to end.
     pub(crate) fn is_asked_to_end(&self) -> bool {
-        self.asked_to_end.load(Ordering::Relaxed)
+        self.asked_to_end.load(Ordering::Relaxed) > 0
     }
 
     fn pass(&self, signal: Signal) {
         if matches!(signal, Signal::SIGHUP | Signal::SIGINT | Signal::SIGQUIT | Signal::SIGTERM) {
-            self.asked_to_end.store(true, Ordering::Relaxed);
+            match self.asked_to_end.fetch_add(1, Ordering::Relaxed) + 1 {
+                1 => {}
+                PATIENCE => return self.kill(),
+                asked => tracing::info!("asked {asked} times to end; at {PATIENCE} the container is killed"),
+            }
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match &state.0 {
@@ -125,6 +133,13 @@ impl Attended {
             // Seven kinds, and each is pending once: the list stays short.
             None if !state.1.contains(&signal) => state.1.push(signal),
             None => {}
+        }
+    }
+
+    /// The first process of a container ignores what it does not handle (pid_namespaces(7)), so asking alone may never end it.
+    fn kill(&self) {
+        if let Some(task) = &self.state.lock().unwrap_or_else(PoisonError::into_inner).0 {
+            pass_one(task, Signal::SIGKILL);
         }
     }
 

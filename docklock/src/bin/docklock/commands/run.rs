@@ -33,7 +33,7 @@ this command ends.
 With --rootfs the program gets a fresh layer over the folder, user 0, PATH and HOME, and nothing else of this host. With --twice or --seeds every \
 run has a layer of its own, an empty standard input unless --stdin names a file, and the runs are compared or counted.
 
-Signals that would end this command go to the container instead. Needs root and the host's key (`docklock keygen`).",
+Signals that would end this command go to the container instead; the third one kills it. Needs root and the host's key (`docklock keygen`).",
     after_long_help = "\
 Exit status:
   0-255  the status of the container's process; 128 + N when signal N ended it
