@@ -3,6 +3,7 @@
 //! Each function is one system call with owned descriptors in and out. Nothing here decides anything; policy lives in the
 //! callers. Every `unsafe` block names what it relies on. Absent on purpose: anything `nix` already offers.
 
+pub mod ears;
 pub mod timerfd;
 pub mod tracee;
 
@@ -214,10 +215,20 @@ pub fn notify_reply(listener: BorrowedFd<'_>, id: u64, reply: Reply) -> io::Resu
         Reply::Value(value) => (value, 0, 0),
         Reply::Continue => (0, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
     };
-    let mut raw = libc::seccomp_notif_resp { id, val, error, flags };
-    // SAFETY: `raw` is a live seccomp_notif_resp, the size this request encodes.
-    unsafe { check(libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut raw).into()) }?;
-    Ok(())
+    notify_send(listener, libc::seccomp_notif_resp { id, val, error, flags })
+}
+
+/// Sends an answer. A signal may come while the kernel waits for its own lock: nothing was sent then, so it is sent again.
+fn notify_send(listener: BorrowedFd<'_>, mut raw: libc::seccomp_notif_resp) -> io::Result<()> {
+    loop {
+        // SAFETY: `raw` is a live seccomp_notif_resp, the size this request encodes.
+        let sent =
+            unsafe { check(libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut raw).into()) };
+        match sent {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other.map(drop),
+        }
+    }
 }
 
 /// True while the call `id` still waits for its answer, so its thread id still means the same task.

@@ -79,6 +79,7 @@ impl Engine {
 
     pub(super) fn on_event(&mut self, pid: Pid, outcome: Outcome) -> Result<(), EngineError> {
         self.counters.events += 1;
+        self.ears.hush().map_err(EngineError::edge("hush the tasks"))?;
         let Some(id) = self.tasks.by_tid(pid) else {
             return match outcome {
                 Outcome::Stopped { event: EVENT_STOP, .. } => {

@@ -4,8 +4,6 @@
 //! interruptibly returns at once, everything else completes. So the result can be rewritten under the task's own credentials, root and
 //! working directory, and a call that might block can be tried.
 
-use std::os::fd::AsFd;
-
 use super::task::{Resume, TaskId, Wait};
 use super::{Engine, EngineError};
 use crate::kernel::tracee::{self, Outcome, Registers, Who};
@@ -26,7 +24,7 @@ impl Engine {
     pub(super) fn hook(&mut self, id: TaskId) -> Result<Option<Registers>, EngineError> {
         self.counters.hooks += 1;
         let Some(call) = self.tasks.get_mut(id).and_then(|task| task.call.take()) else { return Ok(None) };
-        let told = |engine: &Self| kernel::notify_reply(engine.listener.as_fd(), call.id, Reply::Continue);
+        let told = |engine: &Self| kernel::notify_reply(engine.ears.listener(), call.id, Reply::Continue);
         let registers = self.armed(id, told)?;
         if let Some(registers) = &registers {
             let result = registers.rax as i64;
@@ -45,6 +43,8 @@ impl Engine {
         told: impl FnOnce(&Self) -> std::io::Result<()>,
     ) -> Result<Option<Registers>, EngineError> {
         let Some(tid) = self.tasks.get(id).map(|task| task.tid) else { return Ok(None) };
+        // This stop is waited for here; a signal for it would only be one thing more to look at.
+        self.ears.hush().map_err(EngineError::edge("hush the tasks"))?;
         self.forgiving(tracee::interrupt(tid), "arm a stop")?;
         let told = told(self);
         self.forgiving(told, "let a call through")?;

@@ -25,10 +25,9 @@ mod turns;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use bpi_policies::{Class, Policy};
-use nix::sys::signal::SigSet;
 use nix::sys::stat::fstat;
 use nix::unistd::Pid;
 
@@ -44,12 +43,13 @@ use self::order::{BARRIER, BARRIER_PASSED, Order};
 use self::report::{Report, TraceRoot};
 use self::task::{Call, ProcessId, Resume, State, TaskId, Tasks};
 use self::trace::{Record, Trace};
+use crate::kernel::ears::{Ears, Heard};
 use crate::kernel::{self, Notification, Reply, tracee};
 
 /// Logical cost of an intercepted call.
 const CALL_NS: u64 = 1_000;
 /// How often the engine looks whether the task that has the turn still makes calls.
-const SPIN_LOOK_MS: i64 = 1_000;
+const SPIN_LOOK_S: i64 = 1;
 /// CPU time without a call after which a task that keeps others waiting is said to spin.
 const SPIN_CPU_MS: u64 = 20_000;
 /// Most escapes a report names; the count goes on.
@@ -135,7 +135,7 @@ type FileKey = (u64, u64);
 
 /// The engine and all it knows.
 pub(crate) struct Engine {
-    listener: OwnedFd,
+    ears: Ears,
     policy: Policy,
     order: Order,
     tasks: Tasks,
@@ -177,7 +177,6 @@ pub(crate) struct Engine {
     progress: bool,
     /// CPU time of the task that has the turn when it was last seen to make no call.
     spin_since: Option<(TaskId, u64, u64)>,
-    mask: SigSet,
 }
 
 impl Engine {
@@ -199,27 +198,20 @@ impl Engine {
 
     /// Waits for the next thing the running task does.
     fn hear_one(&mut self) -> Result<(), EngineError> {
-        let mut fds = [libc::pollfd { fd: self.listener.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
-        let heard = tracee::wait_for_call(&mut fds, SPIN_LOOK_MS, &self.mask).map_err(EngineError::edge("wait"))?;
-        let revents = fds[0].revents;
-        if heard && revents & libc::POLLIN != 0 {
-            return match kernel::notify_receive(self.listener.as_fd()) {
-                Ok(notification) => self.on_call(notification),
-                // The caller was killed in between; its death is told by waitpid.
-                Err(error) if is_gone(&error) => self.drain_events().map(drop),
-                Err(source) => Err(EngineError::Edge { deed: "receive a call", source }),
-            };
-        }
-        let news = self.drain_events()?;
-        if heard && revents & libc::POLLHUP != 0 && !news {
-            // The last task under the filter is dying and not yet a zombie.
-            if let Some((pid, outcome)) = self.wait_blocking()? {
-                self.on_event(pid, outcome)?;
+        match self.ears.hear().map_err(EngineError::edge("receive a call"))? {
+            Heard::Call(notification) => self.on_call(notification),
+            Heard::News => {
+                self.drain_events()?;
+                if self.ears.ticked() { self.look_for_spin() } else { Ok(()) }
             }
-        } else if heard && revents == 0 && !news {
-            self.look_for_spin()?;
+            // A caller that was killed in between: its death is told by waitpid.
+            Heard::Nobody if self.drain_events()? || !self.ears.hung_up() => Ok(()),
+            // The last task under the filter is dying and not yet a zombie.
+            Heard::Nobody => match self.wait_blocking()? {
+                Some((pid, outcome)) => self.on_event(pid, outcome),
+                None => Ok(()),
+            },
         }
-        Ok(())
     }
 
     fn on_call(&mut self, notification: Notification) -> Result<(), EngineError> {
@@ -280,7 +272,7 @@ impl Engine {
 
     /// Before the first program: the executor's own last calls. Only the policy decides about them.
     fn before_start(&mut self, call: &Call) -> Result<(), EngineError> {
-        let listener = self.listener.as_fd();
+        let listener = self.ears.listener();
         let told = if call.nr == BARRIER {
             tracee::notify_return(listener, call.id, BARRIER_PASSED)
         } else {
@@ -317,7 +309,7 @@ impl Engine {
     fn refuse(&mut self, id: TaskId, call: &Call, errno: i32, name: &'static str) -> Result<(), EngineError> {
         self.counts.denied(self.policy.name_of(&call.of_policy()), name);
         let Some(call) = self.take_call(id, -i64::from(errno))? else { return Ok(()) };
-        self.forgiving(kernel::notify_reply(self.listener.as_fd(), call.id, Reply::Errno(errno)), "refuse a call")
+        self.forgiving(kernel::notify_reply(self.ears.listener(), call.id, Reply::Errno(errno)), "refuse a call")
     }
 
     fn record(&mut self, task: u32, call: i32, result: i64, args: [u64; 2]) -> Result<(), EngineError> {

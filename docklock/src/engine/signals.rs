@@ -4,8 +4,6 @@
 //! the engine looks at what is pending for each waiting task, and lets the kernel run the call of one that has a deliverable signal:
 //! with that signal pending it ends at once, with the errno and the restart rule that the kernel has for it.
 
-use std::os::fd::AsFd;
-
 use nix::unistd::Pid;
 
 use super::guest;
@@ -135,7 +133,7 @@ impl Engine {
             return Ok(());
         };
         let Some(call) = self.take_call(id, value)? else { return Ok(()) };
-        let told = |engine: &Self| tracee::notify_return(engine.listener.as_fd(), call.id, value);
+        let told = |engine: &Self| tracee::notify_return(engine.ears.listener(), call.id, value);
         if self.armed(id, told)?.is_some() {
             self.release(id)?;
         }

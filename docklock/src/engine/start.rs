@@ -14,7 +14,8 @@ use super::model::timers::Timers;
 use super::order::{Attach, Order, Word};
 use super::task::{State, Tasks};
 use super::trace::Trace;
-use super::{Engine, EngineError, calls, counts, events, exec, open_log};
+use super::{Engine, EngineError, SPIN_LOOK_S, calls, counts, events, exec, open_log};
+use crate::kernel::ears::Ears;
 use crate::kernel::{self, tracee};
 
 /// Longest message of the shim.
@@ -63,7 +64,7 @@ impl Engine {
         // Faster by half where the kernel has it; without it calls are only slower.
         drop(kernel::notify_sync_wake_up(listener.as_fd()));
         share_one_processor(pid)?;
-        let mask = tracee::hear_of_children().map_err(EngineError::edge("hear of children"))?;
+        let ears = Ears::new(listener, SPIN_LOOK_S).map_err(EngineError::edge("hear of children"))?;
         tracee::seize(pid).map_err(EngineError::edge("become the task's tracer"))?;
         // The task traps on rdtsc; a switch between two threads of one mind costs half.
         tracee::trap_tsc().map_err(EngineError::edge("trap the time stamp counter"))?;
@@ -77,7 +78,7 @@ impl Engine {
         let boot_id = random.uuid();
         let trace = Trace::new(open_log(&order)?).map_err(EngineError::edge("begin the log of decisions"))?;
         Ok(Self {
-            listener,
+            ears,
             policy,
             tasks,
             current: Some(first),
@@ -109,7 +110,6 @@ impl Engine {
             signals_sent: false,
             progress: false,
             spin_since: None,
-            mask,
             order,
         })
     }

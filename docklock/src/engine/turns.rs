@@ -4,7 +4,7 @@
 //! turn ends when its task blocks, ends, yields, or has made its quantum of calls while somebody else is ready. When nobody is ready the
 //! logical clock jumps to the next deadline. When there is none either, everybody waits for something outside, or for ever.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 
 use super::task::{Awaited, ProcessId, Resume, State, TaskId, Wait};
 use super::trace::{CONTINUED, Event};
@@ -211,13 +211,13 @@ impl Engine {
     pub(super) fn answer(&mut self, id: TaskId, value: i64) -> Result<(), EngineError> {
         let Some(call) = self.take_call(id, value)? else { return Ok(()) };
         self.counts.answered(call.nr);
-        self.forgiving(tracee::notify_return(self.listener.as_fd(), call.id, value), "answer a call")
+        self.forgiving(tracee::notify_return(self.ears.listener(), call.id, value), "answer a call")
     }
 
     /// Lets the kernel run the call.
     pub(super) fn let_through(&mut self, id: TaskId) -> Result<(), EngineError> {
         let Some(call) = self.take_call(id, CONTINUED)? else { return Ok(()) };
-        self.forgiving(kernel::notify_reply(self.listener.as_fd(), call.id, Reply::Continue), "let a call through")
+        self.forgiving(kernel::notify_reply(self.ears.listener(), call.id, Reply::Continue), "let a call through")
     }
 
     pub(super) fn take_call(&mut self, id: TaskId, result: i64) -> Result<Option<super::task::Call>, EngineError> {
@@ -238,7 +238,7 @@ impl Engine {
             }
         }
         let outside = self.waits_for_outside();
-        tracee::wait_for_call(&mut fds, OUTSIDE_LOOK_MS, &self.mask).map_err(EngineError::edge("wait"))?;
+        self.ears.sleep(&mut fds, OUTSIDE_LOOK_MS).map_err(EngineError::edge("wait"))?;
         let heard = self.drain_events()?;
         self.signals_sent = true;
         self.progress = true;

@@ -198,6 +198,7 @@ const SECCOMP_IOCTL_NOTIF_ADDFD: libc::c_ulong = 0x4018_2103;
 const SECCOMP_ADDFD_FLAG_SEND: u32 = 2;
 
 /// Gives the caller of notification `id` a duplicate of `fd` at its lowest free number and answers the call with that number, in one step.
+/// No signal may come meanwhile: one that breaks this off can leave the call answered with 0 and no descriptor given.
 ///
 /// # Errors
 /// `ENOENT` when the caller is gone, `EMFILE` when it may have no more descriptors: then the call is still unanswered.
@@ -227,10 +228,7 @@ pub fn notify_answer_with_fd(
 /// `ENOENT` when the caller is gone.
 pub fn notify_return(listener: BorrowedFd<'_>, id: u64, value: i64) -> io::Result<()> {
     let (val, error) = if (-4095..0).contains(&value) { (0, value as i32) } else { (value, 0) };
-    let mut raw = libc::seccomp_notif_resp { id, val, error, flags: 0 };
-    // SAFETY: `raw` is a live seccomp_notif_resp, the size this request encodes.
-    unsafe { check(libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut raw).into()) }?;
-    Ok(())
+    super::notify_send(listener, libc::seccomp_notif_resp { id, val, error, flags: 0 })
 }
 
 /// Sends `signal` to a process or, with `thread`, to one of its threads, as a POSIX timer does (SI_TIMER, rt_sigqueueinfo(2)).
@@ -288,43 +286,11 @@ pub fn thread_cpu_ns(tid: Pid) -> io::Result<u64> {
     Ok(fields.filter_map(|field| field.parse::<u64>().ok()).sum::<u64>() * TICK_NS)
 }
 
-/// Waits until `listener` has a call or a signal outside `mask` comes, at most `timeout_ms`; -1 waits for ever (ppoll(2)).
-///
-/// Returns poll's revents, 0 at the timeout, or `None` after a signal.
-///
-/// # Errors
-/// When the kernel refuses to wait.
-pub fn wait_for_call(fds: &mut [libc::pollfd], timeout_ms: i64, mask: &nix::sys::signal::SigSet) -> io::Result<bool> {
-    let timeout = libc::timespec { tv_sec: timeout_ms / 1000, tv_nsec: (timeout_ms % 1000) * 1_000_000 };
-    let timeout = if timeout_ms < 0 { std::ptr::null() } else { &raw const timeout };
-    let count = fds.len() as libc::nfds_t;
-    // SAFETY: `fds`, `timeout` and the mask are live values of the types ppoll wants.
-    match unsafe { check(libc::ppoll(fds.as_mut_ptr(), count, timeout, mask.as_ref()).into()) } {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
 /// How many of `fds` are ready now; their revents say for what (poll(2) with no timeout).
 pub fn poll_now(fds: &mut [libc::pollfd]) -> usize {
     // SAFETY: `fds` is a live slice of pollfd, whose length goes with it.
     let ready = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, 0) };
     usize::try_from(ready).unwrap_or(0)
-}
-
-/// Lets SIGCHLD interrupt [`wait_for_call`] and nothing else: blocked, with a handler that does nothing. Returns the mask to wait with.
-///
-/// # Errors
-/// When the kernel refuses.
-pub fn hear_of_children() -> io::Result<nix::sys::signal::SigSet> {
-    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
-    extern "C" fn nothing(_: libc::c_int) {}
-    SigSet::from(Signal::SIGCHLD).thread_block()?;
-    let action = SigAction::new(SigHandler::Handler(nothing), SaFlags::empty(), SigSet::empty());
-    // SAFETY: the handler touches nothing.
-    unsafe { sigaction(Signal::SIGCHLD, &action) }?;
-    Ok(SigSet::empty())
 }
 
 /// True when calls on `fd` return EAGAIN rather than wait (O_NONBLOCK, fcntl(2)).

@@ -7,7 +7,7 @@ use super::Answer;
 use super::time::rusage;
 use crate::engine::guest;
 use crate::engine::task::{Call, ProcessId, TaskId, Wait};
-use crate::engine::{Engine, Verdict};
+use crate::engine::{Engine, EngineError, Verdict};
 
 /// Which children a wait is for (waitid(2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +100,7 @@ impl Engine {
         let Some((tid, process)) = self.tasks.get(id).map(|task| (task.tid, task.process)) else {
             return Ok(Verdict::Settled);
         };
+        self.ears.hush().map_err(EngineError::edge("hush the tasks"))?;
         self.let_through(id)?;
         let Some((leader, threads)) = self.tasks.process(process).map(|process| (process.pid, process.tasks)) else {
             return Ok(Verdict::Settled);
@@ -131,6 +132,7 @@ impl Engine {
     pub(super) fn exit_group(&mut self, id: TaskId) -> Answer {
         self.note_shared_clear_tid(id);
         let Some(process) = self.tasks.get(id).map(|task| task.process) else { return Ok(Verdict::Settled) };
+        self.ears.hush().map_err(EngineError::edge("hush the tasks"))?;
         self.let_through(id)?;
         // No word is cleared for the others: their memory goes with them.
         for other in self.tasks.of_process(process) {

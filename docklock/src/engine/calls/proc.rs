@@ -83,7 +83,8 @@ impl Engine {
         fd: BorrowedFd<'_>,
         cloexec: bool,
     ) -> Result<Verdict, Trouble> {
-        let given = tracee::notify_answer_with_fd(self.listener.as_fd(), call.id, fd, cloexec);
+        let give = |listener: BorrowedFd<'_>| tracee::notify_answer_with_fd(listener, call.id, fd, cloexec);
+        let given = self.ears.undisturbed(give);
         match given {
             Ok(number) => {
                 self.take_call(id, number.into())?;
