@@ -4,6 +4,7 @@
 //! callers. Every `unsafe` block names what it relies on. Absent on purpose: anything `nix` already offers.
 
 pub mod ears;
+pub mod facts;
 pub mod timerfd;
 pub mod tracee;
 

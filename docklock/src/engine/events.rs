@@ -4,6 +4,7 @@
 //! release before or after its child's exec. Early news is kept; what may have been heard already is never waited for.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 
 use nix::unistd::Pid;
 
@@ -12,6 +13,7 @@ use super::hook::EVENT_STOP;
 use super::task::{ProcessId, Resume, State, TaskId, Wait};
 use super::trace::Event;
 use super::{Engine, EngineError};
+use crate::kernel::facts;
 use crate::kernel::tracee::{self, Outcome, Who};
 
 /// Logical cost of reading the time stamp counter.
@@ -129,7 +131,7 @@ impl Engine {
         } else if !wait_for_newborn(child)? {
             return self.forgiving(tracee::resume(pid, 0), "let a parent go on");
         }
-        let number = cage_number(child)?;
+        let number = self.cage_number(child)?;
         let Some(parent) = self.tasks.get(id) else { return Ok(()) };
         let (parent_number, process) = (parent.number, parent.process);
         let process = if flags & libc::CLONE_THREAD as u64 != 0 {
@@ -196,6 +198,7 @@ impl Engine {
         }
         if let Some(process) = self.tasks.process_mut(process) {
             process.memory = memory;
+            process.maps = None;
             process.random = false;
         }
         self.current = Some(id);
@@ -504,6 +507,17 @@ fn wait_for_newborn(child: Pid) -> Result<bool, EngineError> {
         Ok(_) => Ok(false),
         Err(error) if error.raw_os_error() == Some(libc::ECHILD) => Ok(false),
         Err(source) => Err(EngineError::Edge { deed: "wait for a newborn", source }),
+    }
+}
+
+impl Engine {
+    /// A task's number inside the cage's process namespace. Nobody in the cage can make another one.
+    fn cage_number(&self, tid: Pid) -> Result<u32, EngineError> {
+        let asked = self.numbers.as_ref().map(|numbers| facts::number_in_namespace(numbers.as_fd(), tid));
+        match asked {
+            Some(Ok(number)) => Ok(number),
+            _ => cage_number(tid),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A program's first moment: its vDSO is patched, its random bytes are the plan's, before its first instruction.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::os::unix::fs::FileExt;
 
 use nix::sys::stat::{fstat, major};
 use nix::unistd::Pid;
@@ -18,10 +18,10 @@ const PAGE_BYTES: usize = 4096;
 /// Bytes of an entry of the auxiliary vector: type and value (getauxval(3)).
 const AUX_BYTES: usize = 16;
 
-/// The patches for this kernel's vDSO: the same for every program.
+/// The patch for this kernel's vDSO: the same for every program.
 #[derive(Debug, Default)]
 pub(super) struct VdsoPatches {
-    known: Option<Vec<Patch>>,
+    known: Option<Patch>,
 }
 
 /// What was seen of the program's own ways round the system calls.
@@ -81,8 +81,9 @@ impl Engine {
 
     /// Furnishes a program that was just loaded.
     pub(super) fn furnish_program(&mut self, pid: Pid) -> Result<(), EngineError> {
-        let auxiliary =
-            fs::read(format!("/proc/{pid}/auxv")).map_err(EngineError::edge("read the auxiliary vector"))?;
+        let edge = EngineError::edge("read the auxiliary vector");
+        let auxiliary = guest::auxiliary_vector(pid).map_err(edge)?;
+        let memory = guest::memory(pid).map_err(EngineError::edge("open a program's memory"))?;
         let value = |wanted: u64| {
             auxiliary
                 .chunks_exact(AUX_BYTES)
@@ -90,20 +91,30 @@ impl Engine {
         };
         if let Some(address) = value(libc::AT_RANDOM) {
             let bytes = self.random.at_random();
-            guest::overwrite(pid, address, &bytes).map_err(EngineError::edge("write a program's random bytes"))?;
+            memory.write_all_at(&bytes, address).map_err(EngineError::edge("write a program's random bytes"))?;
         }
         let Some(base) = value(libc::AT_SYSINFO_EHDR) else { return Ok(()) };
-        if self.vdso.known.is_none() {
-            let image = read_image(pid, base);
-            let found = patches(&image).map_err(|error| EngineError::Vdso { reason: error.to_string() })?;
-            self.vdso.known = Some(found);
-        }
-        for patch in self.vdso.known.iter().flatten() {
-            guest::overwrite(pid, base.wrapping_add(patch.offset as u64), &patch.bytes)
-                .map_err(EngineError::edge("patch the vDSO"))?;
-        }
+        let patch = match &self.vdso.known {
+            Some(patch) => patch,
+            None => self.vdso.known.insert(whole_patch(&read_image(pid, base))?),
+        };
+        memory
+            .write_all_at(&patch.bytes, base.wrapping_add(patch.offset as u64))
+            .map_err(EngineError::edge("patch the vDSO"))?;
         Ok(())
     }
+}
+
+/// All patches of a vDSO as one, with what lies between them: a program gets it in one write.
+fn whole_patch(image: &[u8]) -> Result<Patch, EngineError> {
+    let found = patches(image).map_err(|error| EngineError::Vdso { reason: error.to_string() })?;
+    let mut patched = image.to_vec();
+    for patch in &found {
+        patched[patch.offset..][..patch.bytes.len()].copy_from_slice(&patch.bytes);
+    }
+    let from = found.iter().map(|patch| patch.offset).min().unwrap_or(0);
+    let to = found.iter().map(|patch| patch.offset + patch.bytes.len()).max().unwrap_or(0);
+    Ok(Patch { offset: from, bytes: patched[from..to].to_vec() })
 }
 
 /// The pages from `base` on, up to the first that cannot be read.

@@ -136,6 +136,8 @@ type FileKey = (u64, u64);
 /// The engine and all it knows.
 pub(crate) struct Engine {
     ears: Ears,
+    /// The cage's process namespace, which knows the numbers of its tasks; a kernel may not say.
+    numbers: Option<OwnedFd>,
     policy: Policy,
     order: Order,
     tasks: Tasks,

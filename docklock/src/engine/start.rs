@@ -1,5 +1,6 @@
 //! The engine's birth: its order, its one task, its loop, its report.
 
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use bpi_policies::Policy;
@@ -79,6 +80,7 @@ impl Engine {
         let trace = Trace::new(open_log(&order)?).map_err(EngineError::edge("begin the log of decisions"))?;
         Ok(Self {
             ears,
+            numbers: File::open(format!("/proc/{pid}/ns/pid")).ok().map(Into::into),
             policy,
             tasks,
             current: Some(first),

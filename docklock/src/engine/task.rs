@@ -1,6 +1,7 @@
 //! The tasks and processes of the cage, by numbers of our own: the host's thread ids differ from run to run and must decide nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use nix::unistd::Pid;
@@ -150,6 +151,8 @@ pub(super) struct Process {
     pub memory: u64,
     pub tasks: u32,
     pub zombie: bool,
+    /// /proc/pid/maps of its address space, once somebody asked.
+    pub maps: Option<File>,
     /// It, or one it comes from, has opened a random device.
     pub random: bool,
 }
@@ -159,7 +162,7 @@ pub(super) struct Process {
 pub(super) struct Tasks {
     tasks: BTreeMap<TaskId, Task>,
     processes: BTreeMap<ProcessId, Process>,
-    by_tid: HashMap<i32, TaskId>,
+    by_tid: BTreeMap<i32, TaskId>,
     next_task: u32,
     next_process: u32,
     next_memory: u64,
@@ -169,7 +172,7 @@ impl Tasks {
     pub fn add_process(&mut self, pid: Pid, number: u32, parent: Option<ProcessId>, memory: u64) -> ProcessId {
         let id = ProcessId(self.next_process);
         self.next_process += 1;
-        let process = Process { pid, number, parent, memory, tasks: 0, zombie: false, random: false };
+        let process = Process { pid, number, parent, memory, tasks: 0, zombie: false, maps: None, random: false };
         self.processes.insert(id, process);
         id
     }

@@ -1,8 +1,8 @@
 //! futex(2), modelled whole: the kernel's own queues wake in an order that depends on the host.
 
-use std::fs;
-
-use nix::unistd::Pid;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::os::fd::AsFd;
 
 use super::Answer;
 use super::time::read_timespec;
@@ -10,6 +10,7 @@ use crate::engine::guest;
 use crate::engine::model::futex::{Key, WakeOp};
 use crate::engine::task::{Call, Resume, TaskId, Wait};
 use crate::engine::{Engine, Fault, Verdict};
+use crate::kernel::facts;
 
 const EVERY_BIT: u32 = u32::MAX;
 /// The command of a futex operation, without FUTEX_PRIVATE_FLAG and FUTEX_CLOCK_REALTIME.
@@ -112,17 +113,40 @@ impl Engine {
             return Err(guest::EINVAL);
         }
         let Some(task) = self.tasks.get(id) else { return Err(guest::EFAULT) };
-        let memory = self.tasks.process(task.process).map_or(0, |process| process.memory);
-        if !private && let Some(key) = shared_key(task.tid, address) {
-            return Ok(key);
+        let (tid, process) = (task.tid, task.process);
+        let Some(process) = self.tasks.process_mut(process) else { return Err(guest::EFAULT) };
+        if !private {
+            if process.maps.is_none() {
+                process.maps = File::open(format!("/proc/{tid}/maps")).ok();
+            }
+            if let Some(key) = process.maps.as_ref().and_then(|maps| shared_key(maps, address)) {
+                return Ok(key);
+            }
         }
-        Ok(Key::Private { mm: memory, addr: address })
+        Ok(Key::Private { mm: process.memory, addr: address })
     }
 }
 
-/// The file behind a shared mapping, from /proc/pid/maps (proc_pid_maps(5)).
-fn shared_key(tid: Pid, address: u64) -> Option<Key> {
-    let maps = fs::read_to_string(format!("/proc/{tid}/maps")).ok()?;
+/// The file behind a shared mapping; `maps` is an open /proc/pid/maps of the address space.
+fn shared_key(mut maps: &File, address: u64) -> Option<Key> {
+    match facts::shared_place(maps.as_fd(), address) {
+        Ok(place) => place.map(|place| Key::Shared {
+            dev: u64::from(place.device.0) << 32 | u64::from(place.device.1),
+            ino: place.inode,
+            offset: place.offset,
+        }),
+        // A kernel that tells it only as text.
+        Err(_) => {
+            let mut text = String::new();
+            maps.rewind().ok()?;
+            maps.read_to_string(&mut text).ok()?;
+            shared_key_of(&text, address)
+        }
+    }
+}
+
+/// The same from the text of /proc/pid/maps (proc_pid_maps(5)).
+fn shared_key_of(maps: &str, address: u64) -> Option<Key> {
     for line in maps.lines() {
         let mut fields = line.split_ascii_whitespace();
         let (from, to) = fields.next()?.split_once('-')?;
@@ -140,4 +164,17 @@ fn shared_key(tid: Pid, address: u64) -> Option<Key> {
         return Some(Key::Shared { dev: device, ino: inode, offset: offset + (address - from) });
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_named_by_its_file_only_where_its_mapping_is_shared() {
+        let maps = "7f10-7f20 rw-s 00000010 00:1a 77 /dev/shm/x\n7f20-7f30 rw-p 00000000 00:00 0 \n";
+        assert_eq!(shared_key_of(maps, 0x7f14), Some(Key::Shared { dev: 0x1a, ino: 77, offset: 0x14 }));
+        assert_eq!(shared_key_of(maps, 0x7f24), None);
+        assert_eq!(shared_key_of(maps, 0x7f30), None);
+    }
 }
