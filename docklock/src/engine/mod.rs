@@ -161,6 +161,8 @@ pub(crate) struct Engine {
     escapes: Vec<String>,
     ended_by: Option<String>,
     outside: Vec<FileKey>,
+    /// The cage's users are the host's: no user namespace lies between.
+    shares_users: bool,
     /// Standard input is a pipe or socket whose writer is outside.
     outside_input: bool,
     vdso: exec::VdsoPatches,

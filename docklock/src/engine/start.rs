@@ -101,6 +101,7 @@ impl Engine {
             escapes: Vec::new(),
             ended_by: None,
             outside: Vec::new(),
+            shares_users: same_namespace(pid, "user"),
             outside_input: false,
             vdso: exec::VdsoPatches::default(),
             findings: exec::Findings::default(),
@@ -115,6 +116,13 @@ impl Engine {
             order,
         })
     }
+}
+
+/// True when the task is known to live in the engine's own namespace of this kind (/proc/pid/ns, namespaces(7)).
+fn same_namespace(pid: Pid, kind: &str) -> bool {
+    let own = std::fs::read_link(format!("/proc/self/ns/{kind}"));
+    let theirs = std::fs::read_link(format!("/proc/{pid}/ns/{kind}"));
+    own.is_ok_and(|own| theirs.is_ok_and(|theirs| own == theirs))
 }
 
 /// The listener, as soon as the task has loaded its filter: it said its number before, and can say nothing after.

@@ -17,6 +17,9 @@ const ENOENT: Fault = Fault(-(libc::ENOENT as i64));
 
 impl Engine {
     pub(super) fn stat(&mut self, id: TaskId, call: &Call) -> Answer {
+        if let Some(verdict) = self.fstat(id, call)? {
+            return Ok(verdict);
+        }
         let buffer = match call.nr {
             libc::SYS_newfstatat => call.args[2],
             libc::SYS_statx => call.args[4],

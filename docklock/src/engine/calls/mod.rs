@@ -3,6 +3,7 @@
 mod fifo;
 pub(super) mod file;
 pub(super) mod folder;
+mod fstat;
 mod futex;
 mod identity;
 mod life;
