@@ -204,8 +204,10 @@ impl Engine {
         self.current = Some(id);
         self.counters.execs += 1;
         self.release_vfork_parent(vfork_parent)?;
-        if !self.started {
-            self.begin(id)?;
+        if self.started {
+            self.look_at_outside_input(id)
+        } else {
+            self.begin(id)?
         }
         self.record(number, Event::Exec as i32, 0, [0; 2])?;
         self.furnish_program(pid)?;

@@ -1,6 +1,7 @@
 //! A program's first moment: its vDSO is patched, its random bytes are the plan's, before its first instruction.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 
 use nix::sys::stat::{fstat, major};
@@ -11,6 +12,7 @@ use super::guest;
 use super::model::vdso::{Patch, patches};
 use super::task::TaskId;
 use super::{Engine, EngineError};
+use crate::kernel::tracee;
 
 /// Most bytes of a vDSO image: the kernel's has two or three pages.
 const VDSO_BYTES_MAX: usize = 64 * 1024;
@@ -76,7 +78,19 @@ impl Engine {
                 self.escape("a terminal is attached: what is typed into it and when is not controlled".to_owned());
             }
         }
+        self.look_at_outside_input(id);
         Ok(())
+    }
+
+    /// Once the writer of standard input has closed it no read waits for it any more, so none needs a look. When that is seen decides nothing.
+    pub(super) fn look_at_outside_input(&mut self, id: TaskId) {
+        if self.outside_input
+            && let Some(fd) = self.descriptor(id, 0)
+            && self.leads_outside(&fd)
+            && tracee::is_hung_up(fd.as_fd())
+        {
+            self.outside_input = false;
+        }
     }
 
     /// Furnishes a program that was just loaded.

@@ -173,6 +173,8 @@ pub(crate) struct Engine {
     /// Bytes that calls asked to write to files, if there is a budget for them.
     file_bytes: u64,
     calls_in_turn: u32,
+    /// No blocked task has an earlier deadline; perhaps none has this one either.
+    no_deadline_before: u64,
     /// Times the clock jumped since a task was ready.
     jumps: u32,
     /// A signal may have come to a task that waits.

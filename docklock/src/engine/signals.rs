@@ -31,7 +31,7 @@ struct Signals {
 impl Signals {
     fn parse(status: &str) -> Self {
         let mut signals = Self::default();
-        for line in status.lines() {
+        for line in status.lines().filter(|line| line.starts_with("Sig") || line.starts_with("ShdPnd")) {
             let Some((name, value)) = line.split_once(":\t") else { continue };
             let Ok(set) = u64::from_str_radix(value, 16) else { continue };
             match name {

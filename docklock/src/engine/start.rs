@@ -67,6 +67,7 @@ impl Engine {
         share_one_processor(pid)?;
         let ears = Ears::new(listener, SPIN_LOOK_S).map_err(EngineError::edge("hear of children"))?;
         tracee::seize(pid).map_err(EngineError::edge("become the task's tracer"))?;
+        kernel::leave_rseq();
         // The task traps on rdtsc; a switch between two threads of one mind costs half.
         tracee::trap_tsc().map_err(EngineError::edge("trap the time stamp counter"))?;
         let mut tasks = Tasks::default();
@@ -109,6 +110,7 @@ impl Engine {
             arrivals: 0,
             file_bytes: 0,
             calls_in_turn: 0,
+            no_deadline_before: u64::MAX,
             jumps: 0,
             signals_sent: false,
             progress: false,

@@ -35,6 +35,7 @@ impl Engine {
     /// Parks a task until something happens.
     pub(super) fn block(&mut self, id: TaskId, wait: Wait, deadline: Option<u64>) {
         self.arrivals += 1;
+        self.no_deadline_before = self.no_deadline_before.min(deadline.unwrap_or(u64::MAX));
         let arrival = self.arrivals;
         if let Some(task) = self.tasks.get_mut(id) {
             task.state = State::Blocked(wait);
@@ -77,21 +78,23 @@ impl Engine {
 
     /// The next logical moment at which something happens by itself.
     pub(super) fn next_deadline(&self) -> Option<u64> {
-        let of_tasks = self
-            .tasks
-            .iter()
-            .filter(|(_, task)| matches!(task.state, State::Blocked(_)))
-            .filter_map(|(_, task)| task.deadline)
-            .min();
-        match (of_tasks, self.timers.next_deadline()) {
+        match (self.next_deadline_of_tasks(), self.timers.next_deadline()) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         }
     }
 
-    /// Lets everything happen whose time has come.
+    fn next_deadline_of_tasks(&self) -> Option<u64> {
+        let blocked = self.tasks.iter().filter(|(_, task)| matches!(task.state, State::Blocked(_)));
+        blocked.filter_map(|(_, task)| task.deadline).min()
+    }
+
+    /// Lets everything happen whose time has come. Asked at each call, so it looks through the tasks only when one may be due.
     pub(super) fn fire(&mut self) -> Result<(), EngineError> {
         let now = self.clock.now();
+        if now < self.no_deadline_before && self.timers.next_deadline().is_none_or(|at| now < at) {
+            return Ok(());
+        }
         loop {
             let of_task = self
                 .tasks
@@ -101,7 +104,10 @@ impl Engine {
                 .min();
             let of_timer = self.timers.next_deadline().filter(|at| *at <= now);
             match (of_task, of_timer) {
-                (None, None) => return Ok(()),
+                (None, None) => {
+                    self.no_deadline_before = self.next_deadline_of_tasks().unwrap_or(u64::MAX);
+                    return Ok(());
+                }
                 (Some((at, _, id)), timer) if timer.is_none_or(|timer| at < timer) => self.time_out(id),
                 _ => self.expire_timers()?,
             }

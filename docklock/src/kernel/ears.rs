@@ -157,8 +157,7 @@ impl Ears {
 
     /// True when no task is left under the filter, though perhaps one is not yet a zombie.
     pub fn hung_up(&self) -> bool {
-        let mut polled = [libc::pollfd { fd: self.listener.as_raw_fd(), events: 0, revents: 0 }];
-        super::tracee::poll_now(&mut polled) > 0 && polled[0].revents & libc::POLLHUP != 0
+        super::tracee::is_hung_up(self.listener.as_fd())
     }
 
     /// Sleeps until one of `fds` is ready or a signal comes, `timeout_ms` at most (ppoll(2)).

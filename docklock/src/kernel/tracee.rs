@@ -293,6 +293,12 @@ pub fn poll_now(fds: &mut [libc::pollfd]) -> usize {
     usize::try_from(ready).unwrap_or(0)
 }
 
+/// True when nobody holds the other end of `fd` any more (POLLHUP, poll(2)).
+pub fn is_hung_up(fd: BorrowedFd<'_>) -> bool {
+    let mut polled = [libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 }];
+    poll_now(&mut polled) > 0 && polled[0].revents & libc::POLLHUP != 0
+}
+
 /// True when calls on `fd` return EAGAIN rather than wait (O_NONBLOCK, fcntl(2)).
 pub fn is_nonblocking(fd: BorrowedFd<'_>) -> bool {
     // SAFETY: F_GETFL takes no third argument and touches no memory.

@@ -148,7 +148,15 @@ impl Engine {
 
     /// A word to clear that lies in shared memory has a name of its own while its task lives.
     fn note_shared_clear_tid(&mut self, id: TaskId) {
-        let Some(address) = self.tasks.get(id).and_then(|task| task.clear_tid) else { return };
+        let Some((address, process)) = self.tasks.get(id).and_then(|task| Some((task.clear_tid?, task.process))) else {
+            return;
+        };
+        // The kernel clears and wakes nothing when nobody else has the address space (mm_release in kernel/fork.c).
+        let Some(memory) = self.tasks.process(process).map(|process| process.memory) else { return };
+        let sharers = self.tasks.processes().filter(|(_, process)| process.memory == memory);
+        if sharers.map(|(_, process)| process.tasks).sum::<u32>() < 2 {
+            return;
+        }
         if let Ok(key @ crate::engine::model::futex::Key::Shared { .. }) = self.futex_key(id, address, false) {
             for woken in self.futexes.wake(key, 1, u32::MAX) {
                 self.ready(TaskId(woken), crate::engine::Resume::Return(0));
