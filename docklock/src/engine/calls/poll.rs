@@ -182,18 +182,6 @@ fn member(line: &str) -> Option<(i32, i16)> {
     Some((number, (events & 0xffff) as i16))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_member_of_an_epoll_set_is_read_from_its_line() {
-        let line = "tfd:        7 events: 80000019 data:                7  pos:0 ino:2b sdev:e";
-        assert_eq!(member(line), Some((7, 0x19)));
-        assert_eq!(member("pos:\t0"), None);
-    }
-}
-
 /// Nanoseconds a call is ready to wait; `None`: for ever.
 fn timeout_of(tid: Pid, call: &Call) -> Result<Option<u64>, Trouble> {
     let pointer = match call.nr {
@@ -209,4 +197,16 @@ fn timeout_of(tid: Pid, call: &Call) -> Result<Option<u64>, Trouble> {
     let bytes: [u8; TIMESPEC_BYTES] = guest::peek(tid, pointer)?;
     let ns = if call.nr == libc::SYS_select { clock::select_timeout_ns(&bytes)? } else { clock::timespec_ns(&bytes)? };
     Ok(Some(ns))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_of_an_epoll_set_is_read_from_its_line() {
+        let line = "tfd:        7 events: 80000019 data:                7  pos:0 ino:2b sdev:e";
+        assert_eq!(member(line), Some((7, 0x19)));
+        assert_eq!(member("pos:\t0"), None);
+    }
 }
