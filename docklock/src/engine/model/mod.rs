@@ -8,6 +8,7 @@
 pub mod clock;
 pub mod folder;
 pub mod futex;
+pub mod instructions;
 pub mod metadata;
 pub mod procfs;
 pub mod random;
