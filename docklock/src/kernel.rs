@@ -3,6 +3,7 @@
 //! Each function is one system call with owned descriptors in and out. Nothing here decides anything; policy lives in the
 //! callers. Every `unsafe` block names what it relies on. Absent on purpose: anything `nix` already offers.
 
+pub mod counter;
 pub mod ears;
 pub mod facts;
 pub mod timerfd;

@@ -10,6 +10,7 @@
 #![deny(unsafe_code)]
 
 pub mod apparmor;
+pub mod branches;
 pub mod cage;
 pub mod cgroup;
 pub mod clock;

@@ -9,10 +9,14 @@ use std::sync::OnceLock;
 use bpi_protocol::digest::Sha256Digest;
 use bpi_protocol::receipt::HostVector;
 
+use crate::branches::self_test;
 use crate::host::HostCapabilities;
 
 /// Highest leaf that is read in each range, whatever the CPU says it has.
 const LEAVES_MAX: u32 = 64;
+/// How often the branches of how long a loop are counted: together a fraction of a millisecond. `docklock doctor` takes more.
+const COUNTED_RUNS: usize = 5;
+const COUNTED_TURNS: u64 = 20_000;
 /// Highest subleaf that is read of a leaf that has some.
 const SUBLEAVES_MAX: u32 = 20;
 /// Leaves that name the core that answers: x2APIC ids and, of AMD, core ids.
@@ -34,8 +38,7 @@ pub fn host_vector(host: &HostCapabilities) -> HostVector {
         // Every x86-64 CPU has CR4.TSD, and every kernel of this architecture offers it (prctl(2), PR_SET_TSC).
         tsc_trap: host.machine == "x86_64",
         cpuid_fault: cpu.fault,
-        // No counter is used yet; `docklock doctor` measures what there is.
-        branch_counter: "absent".to_owned(),
+        branch_counter: cpu.branches.to_owned(),
         lsms,
     }
 }
@@ -45,12 +48,18 @@ struct Cpu {
     model: String,
     cpuid: Sha256Digest,
     fault: bool,
+    branches: &'static str,
 }
 
 /// Asked once in a process: under a hypervisor every leaf costs an exit of the virtual machine.
 fn cpu() -> &'static Cpu {
     static CPU: OnceLock<Cpu> = OnceLock::new();
-    CPU.get_or_init(|| Cpu { model: model(), cpuid: digest(), fault: has_faulting() })
+    CPU.get_or_init(|| Cpu {
+        model: model(),
+        cpuid: digest(),
+        fault: has_faulting(),
+        branches: self_test(COUNTED_RUNS, COUNTED_TURNS).as_str(),
+    })
 }
 
 /// The brand string, leaves 0x80000002 to 4 (AMD64 Architecture Programmer's Manual, volume 3, E.4.2).
