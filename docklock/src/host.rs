@@ -12,6 +12,8 @@ use std::process::Command;
 use libseccomp::ScmpVersion;
 use serde::Serialize;
 
+use crate::engine::model::processor::host_has_baseline;
+
 /// Where Debian and Ubuntu keep it; PATH is not asked, because a service's may lack sbin.
 const APPARMOR_PARSERS: [&str; 3] = ["/usr/sbin/apparmor_parser", "/sbin/apparmor_parser", "/usr/bin/apparmor_parser"];
 
@@ -43,6 +45,8 @@ pub struct HostCapabilities {
     pub cgroup: Cgroup,
     /// User namespaces can be made.
     pub user_namespaces: bool,
+    /// The processor executes all of x86-64-v2, which profiles may promise.
+    pub baseline_cpu: bool,
     /// The security modules in force, where the kernel tells.
     pub lsms: Vec<String>,
 }
@@ -114,6 +118,7 @@ impl HostCapabilities {
             landlock_abi: landlock_abi(),
             apparmor: AppArmor::under(root),
             cgroup: Cgroup::under(root),
+            baseline_cpu: host_has_baseline(),
             user_namespaces: root.join("proc/self/ns/user").exists()
                 && read(root, "proc/sys/user/max_user_namespaces").trim() != "0",
             lsms: read(root, "sys/kernel/security/lsm")

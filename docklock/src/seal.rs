@@ -245,7 +245,11 @@ fn params(facts: &Facts) -> Params {
 fn sources(facts: &Facts) -> Vec<Source> {
     let seen = &facts.report.sources;
     let unseen = facts.sources.iter().filter(|source| !seen.contains_key(&source.name)).cloned();
-    let seen = seen.iter().map(|(name, status)| Source { name: name.clone(), status: status.clone() });
+    let seen = seen.iter().map(|(name, status)| Source {
+        name: name.clone(),
+        status: status.clone(),
+        reason: facts.report.reasons.get(name).filter(|_| status == "uncontrolled").map(|reason| clip(reason)),
+    });
     weakest_sources(&unseen.chain(seen).collect::<Vec<_>>())
 }
 
@@ -424,7 +428,7 @@ mod tests {
     }
 
     fn source(name: &str, status: &str) -> Source {
-        Source { name: name.to_owned(), status: status.to_owned() }
+        Source { name: name.to_owned(), status: status.to_owned(), reason: None }
     }
 
     fn facts() -> Facts {

@@ -221,7 +221,7 @@ pub enum Spin {
 pub enum CpuFeatures {
     /// All it can do.
     Host,
-    /// What x86-64-v2 has, as far as libraries can be told by their environment.
+    /// What x86-64-v2 has: under turns the engine answers `cpuid` so, under the host's schedule libraries are told by their environment.
     Baseline,
 }
 

@@ -95,7 +95,7 @@ pub struct HostVector {
     pub kernel: String,
     /// RDTSC can be trapped (prctl(2), PR_SET_TSC).
     pub tsc_trap: bool,
-    /// CPUID can be trapped (arch_prctl(2), ARCH_CPUID).
+    /// CPUID can be trapped by the CPU itself (arch_prctl(2), ARCH_CPUID).
     pub cpuid_fault: bool,
     /// Whether retired conditional branches are counted alike each time: `exact`, `inexact` or `absent`.
     pub branch_counter: String,
@@ -123,6 +123,9 @@ pub struct Source {
     pub name: String,
     /// One of the five words.
     pub status: String,
+    /// Why nothing controlled it, where the host knows; left out otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// One fence: `in-force`, or `absent` with the reason.

@@ -238,6 +238,12 @@ fn assurance(assurance: &Assurance) -> Result<(), SchemaError> {
         let words = ["controlled", "pinned", "witnessed", "uncontrolled", "not-exercised"];
         let allowed = "controlled, pinned, witnessed, uncontrolled or not-exercised";
         word("assurance.sources[].status", &source.status, &words, allowed)?;
+        if let Some(reason) = &source.reason {
+            text("assurance.sources[].reason", reason)?;
+            if source.status != "uncontrolled" {
+                return Err(SchemaError::Contradiction("a source has a reason only where it is uncontrolled"));
+            }
+        }
     }
     ascending("assurance.sources", &assurance.sources, |source| (&source.name, ""))?;
     for fence in &assurance.fences {

@@ -58,6 +58,12 @@ pub enum PlanError {
     /// The file cannot be understood.
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    /// Programs would be told of instructions that the processor does not have.
+    #[error("profile {profile} shows programs a processor of x86-64-v2, and this host's has less")]
+    Processor {
+        /// Policy.
+        profile: String,
+    },
     /// A namespace that would be the host's.
     #[error(
         "the specification leaves the container in the host's {kind} namespace; profile {profile} does not allow it"

@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bpi_policies::profile::FROM_SPEC;
-use bpi_policies::{HookRule, Policy, Schedule};
+use bpi_policies::{CpuFeatures, HookRule, Policy, Schedule};
 use bpi_protocol::digest::Sha256Digest;
 use bpi_protocol::receipt::{Fence, Source};
 use bpi_protocol::run::{CageRef, Params};
@@ -121,6 +121,7 @@ pub fn plan(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
     root.set_path(request.rootfs.to_owned()).set_readonly(readonly);
     spec.set_root(Some(root));
     refuse_hooks(&spec, policy)?;
+    refuse_processor(policy, host)?;
     names(&mut spec, policy);
     mounts::cage(&mut spec, policy)?;
     let shared = namespaces::cage(&mut spec, policy)?;
@@ -153,6 +154,14 @@ pub fn plan(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
         apparmor,
         spec,
     })
+}
+
+/// What programs are told of must be there.
+fn refuse_processor(policy: &Policy, host: &HostCapabilities) -> Result<(), PlanError> {
+    if policy.profile().cpu_features == CpuFeatures::Baseline && !host.baseline_cpu {
+        return Err(PlanError::Processor { profile: policy.name().to_owned() });
+    }
+    Ok(())
 }
 
 /// What makes the virtual machine that a program sees.

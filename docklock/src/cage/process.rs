@@ -111,11 +111,12 @@ fn cage(process: &mut Process, policy: &Policy) -> Result<(), PlanError> {
 
 /// What the specification says, and what a program cannot do without. Locale and time zone stay the specification's: they are its inputs.
 ///
-/// Masks for the processor's features are set only where the profile asks: a program sees them in its environment, they slow down what
-/// uses vector units, and they bind only libraries that look for them. A program that executes CPUID sees all.
+/// Masks for the processor's features are set only where the profile asks and no engine answers CPUID: a program sees them in its
+/// environment, they slow down what uses vector units, and they bind only libraries that look for them.
 fn environment(mut env: Vec<String>, policy: &Policy) -> Vec<String> {
     let path = [("PATH", policy.profile().path.as_str())];
-    let masks = BASELINE.into_iter().filter(|_| policy.profile().cpu_features == CpuFeatures::Baseline);
+    let masked = policy.profile().cpu_features == CpuFeatures::Baseline && policy.profile().schedule == Schedule::Host;
+    let masks = BASELINE.into_iter().filter(|_| masked);
     for (name, value) in path.into_iter().chain(masks) {
         if !env.iter().any(|entry| entry.strip_prefix(name).is_some_and(|rest| rest.starts_with('='))) {
             env.push(format!("{name}={value}"));

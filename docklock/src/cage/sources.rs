@@ -47,7 +47,7 @@ pub(super) fn of(spec: &Spec, policy: &Policy, shared: &Shared) -> Vec<Source> {
     let mut rows: Vec<Source> = fixed
         .into_iter()
         .chain(open.map(|name| (name, "uncontrolled")))
-        .map(|(name, status)| Source { name: name.to_owned(), status: status.to_owned() })
+        .map(|(name, status)| Source { name: name.to_owned(), status: status.to_owned(), reason: None })
         .collect();
     rows.sort_by(|a, b| a.name.cmp(&b.name));
     rows

@@ -29,6 +29,7 @@ fn host() -> HostCapabilities {
             controllers: ["cpu", "devices", "memory", "pids"].map(str::to_owned).into_iter().collect(),
         },
         user_namespaces: true,
+        baseline_cpu: true,
         lsms: Vec::new(),
     }
 }
@@ -380,6 +381,14 @@ fn a_host_that_cannot_supervise_runs_nothing() {
 }
 
 #[test]
+fn a_processor_that_lacks_the_baseline_runs_nothing_that_is_shown_it() {
+    let old = HostCapabilities { baseline_cpu: false, ..host() };
+    let strict = planned_on(&spec(CTR, |_| {}), &policy("strict"), &old);
+    assert!(matches!(strict, Err(PlanError::Processor { .. })));
+    assert!(planned_on(&spec(CTR, |_| {}), &policy("standard"), &old).is_ok());
+}
+
+#[test]
 fn a_controller_the_host_lacks_is_left_out_and_told() {
     let mut poor = host();
     poor.cgroup.controllers.remove("memory");
@@ -548,7 +557,7 @@ fn a_program_sees_no_processor_mask_that_its_profile_did_not_ask_for() {
     };
     let masks =
         |env: &[String]| env.iter().filter(|entry| entry.contains("hwcaps") || entry.contains("ia32cap")).count();
-    let baseline = Policy::parse("site", "extends = \"strict\"\ncpu_features = \"baseline\"").unwrap();
+    let baseline = Policy::parse("site", "extends = \"standard\"\ncpu_features = \"baseline\"").unwrap();
     for name in Policy::embedded_names() {
         assert_eq!(masks(&env(&policy(name), |_| {})), 0, "{name}");
     }

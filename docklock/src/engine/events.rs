@@ -16,8 +16,6 @@ use super::{Engine, EngineError};
 use crate::kernel::facts;
 use crate::kernel::tracee::{self, Outcome, Who};
 
-/// Logical cost of reading the time stamp counter.
-const TSC_NS: u64 = 100;
 /// How long the engine sleeps between looks at a thread that is about to be a zombie, in microseconds.
 const ZOMBIE_LOOK_US: u64 = 20;
 /// FUTEX_OWNER_DIED, futex(2).
@@ -243,7 +241,7 @@ impl Engine {
 
     /// A signal is about to be delivered to the running task.
     fn on_signal(&mut self, id: TaskId, pid: Pid, signal: i32) -> Result<(), EngineError> {
-        if signal == libc::SIGSEGV && self.answer_tsc(id, pid)? {
+        if signal == libc::SIGSEGV && self.answer_fault(id, pid)? {
             return Ok(());
         }
         let number = self.number_of(id);
@@ -253,34 +251,6 @@ impl Engine {
         }
         self.record(number, Event::Signal as i32, signal.into(), [0; 2])?;
         self.forgiving(tracee::resume(pid, signal), "deliver a signal")
-    }
-
-    /// Answers rdtsc and rdtscp, which trap, with logical nanoseconds. False: the fault is the program's own.
-    fn answer_tsc(&mut self, id: TaskId, pid: Pid) -> Result<bool, EngineError> {
-        let Ok(mut registers) = tracee::registers(pid) else { return Ok(false) };
-        let mut code = [0_u8; 3];
-        let readable = guest::read(pid, registers.rip, &mut code).is_ok()
-            || guest::read(pid, registers.rip, &mut code[..2]).is_ok();
-        let length = match code {
-            _ if !readable => return Ok(false),
-            [0x0f, 0x31, _] => 2,
-            [0x0f, 0x01, 0xf9] => 3,
-            _ => return Ok(false),
-        };
-        self.clock.advance(TSC_NS);
-        self.counters.tsc += 1;
-        let value = self.clock.monotonic();
-        registers.rax = value & 0xffff_ffff;
-        registers.rdx = value >> 32;
-        if length == 3 {
-            registers.rcx = 0;
-        }
-        registers.rip += length;
-        let number = self.number_of(id);
-        self.record(number, Event::Tsc as i32, 0, [0; 2])?;
-        self.forgiving(tracee::set_registers(pid, &registers), "answer a time stamp counter")?;
-        self.forgiving(tracee::resume(pid, 0), "let a task go on")?;
-        Ok(true)
     }
 
     /// The end of a task, and if a signal or exit_group took its process, of all its threads: nobody else runs before all are gone.

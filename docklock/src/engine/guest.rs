@@ -4,7 +4,7 @@
 //! boundary, so nothing that was read is trusted afterwards.
 
 use std::fs::File;
-use std::io::{IoSlice, IoSliceMut, Read};
+use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use nix::sys::stat::{FileStat, fstat};
@@ -68,18 +68,9 @@ pub(super) fn write(tid: Pid, address: u64, bytes: &[u8]) -> Result<(), Fault> {
     }
 }
 
-/// A program's memory as a file, written through without regard to protection: for pages that the kernel mapped read-only.
+/// A guest's memory as a file: reading and writing go over protection, for pages that are mapped read-only (proc_pid_mem(5)).
 pub(super) fn memory(tid: Pid) -> std::io::Result<File> {
-    File::options().write(true).open(format!("/proc/{tid}/mem"))
-}
-
-/// A program's auxiliary vector: pairs of words, getauxval(3).
-pub(super) fn auxiliary_vector(tid: Pid) -> std::io::Result<Vec<u8>> {
-    // The kernel keeps 2 * (AT_VECTOR_SIZE_ARCH + AT_VECTOR_SIZE_BASE + 1) words: some 400 bytes.
-    let mut bytes = vec![0; 1024];
-    let read = File::open(format!("/proc/{tid}/auxv"))?.read(&mut bytes)?;
-    bytes.truncate(read);
-    Ok(bytes)
+    File::options().read(true).write(true).open(format!("/proc/{tid}/mem"))
 }
 
 /// The NUL-terminated string at `address`, without its NUL; at most [`PATH_BYTES_MAX`] bytes with it.

@@ -13,6 +13,7 @@ pub mod trace;
 
 mod budget;
 mod calls;
+mod code;
 mod counts;
 mod events;
 mod exec;
@@ -166,7 +167,7 @@ pub(crate) struct Engine {
     /// Standard input is a pipe or socket whose writer is outside.
     outside_input: bool,
     vdso: exec::VdsoPatches,
-    findings: exec::Findings,
+    library: code::Library,
     /// Newborn tasks that stopped before their parent told of them.
     early: Vec<Pid>,
     arrivals: u64,
@@ -407,15 +408,16 @@ impl Engine {
 
     /// What the shim gets.
     fn report(self) -> Result<Report, EngineError> {
-        let Self { trace, counts, counters, escapes, ended_by, findings, policy, .. } = self;
+        let (sources, reasons) = self.sources();
+        let Self { trace, counts, counters, escapes, ended_by, policy, .. } = self;
         let (digest, events) = trace.finish().map_err(EngineError::edge("finish the log of decisions"))?;
-        let sources = findings.sources(&counts, &counters);
         let schedule = if counters.tasks_most > 1 { "serial-syscall" } else { "single" };
         Ok(Report {
             trace: Some(TraceRoot { alg: "blake3".into(), digest, events, format: "docklock-trace/1".into() }),
             denied: counts.denied_calls(),
             answered: counts.answered_calls(&policy),
             sources,
+            reasons,
             schedule: schedule.into(),
             counters: counters.to_map(),
             escapes,

@@ -17,6 +17,8 @@ pub struct Report {
     pub answered: Vec<CallCount>,
     /// Sources of nondeterminism that the engine knows of, and their status in this run.
     pub sources: BTreeMap<String, String>,
+    /// Why a source is not what it could be, one sentence, by its name.
+    pub reasons: BTreeMap<String, String>,
     /// `host`, `single` or `serial-syscall`.
     pub schedule: String,
     /// What was counted: notifications, turns, hooks, ….

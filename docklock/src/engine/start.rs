@@ -105,7 +105,7 @@ impl Engine {
             shares_users: same_namespace(pid, "user"),
             outside_input: false,
             vdso: exec::VdsoPatches::default(),
-            findings: exec::Findings::default(),
+            library: super::code::Library::default(),
             early: Vec::new(),
             arrivals: 0,
             file_bytes: 0,

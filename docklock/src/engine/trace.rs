@@ -35,6 +35,10 @@ pub enum Event {
     Tsc = -6,
     /// A timer expired; the result is its signal.
     Timer = -7,
+    /// The processor was asked what it is; the result is the leaf, the first argument the subleaf.
+    Cpuid = -8,
+    /// The processor was asked for random bits; the result is the register that took them.
+    Rdrand = -9,
 }
 
 /// One record.

@@ -286,6 +286,18 @@ pub fn thread_cpu_ns(tid: Pid) -> io::Result<u64> {
     Ok(fields.filter_map(|field| field.parse::<u64>().ok()).sum::<u64>() * TICK_NS)
 }
 
+/// Seconds since 1970 by the host's coarse clock, asked by a system call: the vDSO is no way for a thread that traps on rdtsc
+/// (clock_gettime(2)).
+///
+/// # Errors
+/// When the kernel has no such clock.
+pub fn coarse_time_s() -> io::Result<i64> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a live timespec, which the call writes.
+    unsafe { check(libc::syscall(libc::SYS_clock_gettime, libc::CLOCK_REALTIME_COARSE, &raw mut time)) }?;
+    Ok(time.tv_sec)
+}
+
 /// How many of `fds` are ready now; their revents say for what (poll(2) with no timeout).
 pub fn poll_now(fds: &mut [libc::pollfd]) -> usize {
     // SAFETY: `fds` is a live slice of pollfd, whose length goes with it.

@@ -28,7 +28,7 @@ const BUFFER_BYTES: usize = 256 * 1024;
 const BEFORE: usize = 5;
 
 /// Names of the events beside calls, from -1 down.
-const EVENTS: [&str; 7] = ["turn", "clone", "exec", "end", "signal", "rdtsc", "timer"];
+const EVENTS: [&str; 9] = ["turn", "clone", "exec", "end", "signal", "rdtsc", "timer", "cpuid", "rdrand"];
 
 /// Why a log cannot be read.
 #[derive(Debug, thiserror::Error)]

@@ -132,10 +132,10 @@ fn measure(task: &Task, started: SystemTime, ending: Ending, finished: SystemTim
     };
     let mounted = task.mounted.get().cloned().unwrap_or_default();
     let mut sources = task.plan.sources.clone();
-    sources.push(Source { name: "mounts".to_owned(), status: mounted.status().to_owned() });
+    sources.push(Source { name: "mounts".to_owned(), status: mounted.status().to_owned(), reason: None });
     let mut inputs = mounted.pinned;
     inputs.push(Input { name: "stdin".to_owned(), digest: streams.stdin.digest });
-    sources.push(Source { name: "image".to_owned(), status: image_status.to_owned() });
+    sources.push(Source { name: "image".to_owned(), status: image_status.to_owned(), reason: None });
     Ok(Facts {
         container_id: task.id.clone(),
         image,

@@ -22,7 +22,7 @@ use oci_spec::runtime::Spec;
 use crate::host::{Host, assert_fails, stderr, stdout};
 
 /// Why real containers cannot run here, if so.
-fn cannot_run() -> bool {
+pub(crate) fn cannot_run() -> bool {
     let reason = if !nix::unistd::geteuid().is_root() {
         "only root can make containers"
     } else if !Path::new("/bin/busybox").exists() {

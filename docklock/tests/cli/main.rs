@@ -4,6 +4,7 @@
 
 mod containers;
 mod host;
+mod instructions;
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -9,7 +9,7 @@ use crate::run::Run;
 const SOURCES: [(&str, &str); 20] = [
     ("aslr", "where its memory lies"),
     ("clock", "the time it reads, and how long it waits"),
-    ("cpuid", "what the CPU says it can do"),
+    ("cpuid", "what the CPU says it can do, and on which core"),
     ("entropy", "random bytes"),
     ("environment", "its environment"),
     ("file-metadata", "times, numbers and order of its files"),
@@ -99,7 +99,11 @@ fn sources(page: &mut String, assurance: &Assurance) {
             ),
         );
         for (name, words) in SOURCES.iter().filter(|(name, _)| open.contains(name)) {
-            below(page, &format!("{name}: {words}"));
+            let source = assurance.sources.iter().find(|source| source.name == *name);
+            let why = source
+                .and_then(|source| source.reason.as_deref())
+                .map_or_else(String::new, |reason| format!(" ({})", quiet(reason.trim_end_matches('.'))));
+            below(page, &format!("{name}: {words}{why}"));
         }
     }
 }

@@ -107,7 +107,8 @@ pub fn run() -> Run {
 }
 
 fn assurance() -> Assurance {
-    let source = |(name, status): (&str, &str)| Source { name: name.to_owned(), status: status.to_owned() };
+    let source =
+        |(name, status): (&str, &str)| Source { name: name.to_owned(), status: status.to_owned(), reason: None };
     let fence = |name: &str, reason: Option<&str>| Fence {
         name: name.to_owned(),
         status: if reason.is_some() { "absent" } else { "in-force" }.to_owned(),

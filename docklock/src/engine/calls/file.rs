@@ -6,6 +6,7 @@ use nix::unistd::Pid;
 
 use super::Answer;
 use super::proc::{Behind, is_ours};
+use crate::engine::code::Made;
 use crate::engine::guest::{self, kind};
 use crate::engine::model::metadata::{
     FileId, STAT_BYTES, STATFS_BYTES, STATX_BYTES, utime_times, utimensat_times, utimes_times,
@@ -87,7 +88,12 @@ impl Engine {
                     self.hand_in(id, call, &bytes, flags & libc::O_CLOEXEC != 0)
                 }
                 Behind::Bytes(_) => Err(Fault(-i64::from(libc::EACCES)).into()),
-                Behind::Kernel => Ok(Verdict::Continue),
+                Behind::Kernel => {
+                    if path.ends_with(b"/mem") && flags & libc::O_ACCMODE != libc::O_RDONLY {
+                        self.code_is_made(Made::ThroughProc);
+                    }
+                    Ok(Verdict::Continue)
+                }
                 Behind::Nothing => Err(ENOENT.into()),
             };
         }
@@ -190,7 +196,7 @@ impl Engine {
         Ok(Verdict::Continue)
     }
 
-    /// A mapping that can be executed, or through which a file can be written.
+    /// A mapping that can be executed, or through which a file can be written (mmap(2), mprotect(2): both have the protection third).
     pub(super) fn map(&mut self, id: TaskId, call: &Call) -> Answer {
         const PROT_WRITE: u64 = libc::PROT_WRITE as u64;
         let shared = call.nr == libc::SYS_mmap && call.args[3] & libc::MAP_SHARED as u64 != 0;
@@ -203,8 +209,7 @@ impl Engine {
             let now = self.clock.now();
             self.metadata.written(FileId { dev: stat.st_dev, ino: stat.st_ino }, now);
         }
-        self.findings.unscanned_code = true;
-        Ok(Verdict::Continue)
+        if call.args[2] & libc::PROT_EXEC as u64 != 0 { self.map_code(id, call) } else { Ok(Verdict::Continue) }
     }
 
     /// Names below /proc and /sys exist only where they are answered.

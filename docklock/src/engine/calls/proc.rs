@@ -8,7 +8,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
 
 use crate::engine::model::metadata::FileId;
-use crate::engine::model::procfs::{self, Facts, Of, Synth};
+use crate::engine::model::procfs::{self, Facts, FilterKind, Of, Synth};
 use crate::engine::task::{Call, TaskId};
 use crate::engine::{Engine, EngineError, Trouble, Verdict};
 use crate::kernel::tracee;
@@ -48,6 +48,10 @@ impl Engine {
             Synth::Absent => return Behind::Nothing,
             Synth::Filter { of, kind } => (of, kind),
         };
+        // A profile that shows the host's processor shows what the host's kernel tells of it.
+        if kind == FilterKind::Auxv && !self.shows_baseline() {
+            return Behind::Kernel;
+        }
         let Some(pid) = self.meant(id, of) else { return Behind::Nothing };
         // The kernel writes the numbers of the reader's own namespace: it must read as the guest would, from the guest's /proc.
         let number = self.tasks.iter().find(|(_, task)| task.tid == pid).map(|(_, task)| task.number);

@@ -26,6 +26,7 @@ pub(in crate::engine) struct Random {
     guests: KeyStream,
     auxiliary: KeyStream,
     identity: KeyStream,
+    processor: KeyStream,
     /// Any guest has asked.
     pub used: bool,
 }
@@ -33,7 +34,7 @@ pub(in crate::engine) struct Random {
 impl Random {
     pub(in crate::engine) fn new(seed: &[u8; 32]) -> Self {
         let stream = |opener| KeyStream::new(seed, opener);
-        Self { guests: stream(0), auxiliary: stream(1), identity: stream(2), used: false }
+        Self { guests: stream(0), auxiliary: stream(1), identity: stream(2), processor: stream(3), used: false }
     }
 
     /// AT_RANDOM of the next program.
@@ -41,6 +42,11 @@ impl Random {
         let mut bytes = [0; 16];
         self.auxiliary.fill(&mut bytes);
         bytes
+    }
+
+    /// What rdrand and rdseed give.
+    pub(in crate::engine) fn of_processor(&mut self) -> u64 {
+        self.processor.next_u64()
     }
 
     /// A fresh uuid, or the boot's own.

@@ -106,10 +106,12 @@ pub enum FilterKind {
     Mountstats,
     /// /proc/N/cgroup
     Cgroup,
+    /// /proc/N/auxv
+    Auxv,
 }
 
 impl FilterKind {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Stat,
         Self::Statm,
         Self::Status,
@@ -124,6 +126,7 @@ impl FilterKind {
         Self::Mounts,
         Self::Mountstats,
         Self::Cgroup,
+        Self::Auxv,
     ];
 
     /// The kernel's name of the file below /proc/N.
@@ -143,6 +146,7 @@ impl FilterKind {
             Self::Mounts => "mounts",
             Self::Mountstats => "mountstats",
             Self::Cgroup => "cgroup",
+            Self::Auxv => "auxv",
         }
     }
 }
@@ -224,7 +228,7 @@ fn task_file(of: Of, tail: &[&[u8]]) -> Synth {
         [b"cwd" | b"root", ..] => Synth::Pass,
         [b"fd", descriptor, ..] if *descriptor == b"0" || number(descriptor).is_some() => Synth::Pass,
         [b"mem"] if matches!(of, Of::Own | Of::Thread) => Synth::Pass,
-        [b"comm" | b"cmdline" | b"environ" | b"auxv" | b"limits" | b"oom_score_adj" | b"oom_adj"] => Synth::Pass,
+        [b"comm" | b"cmdline" | b"environ" | b"limits" | b"oom_score_adj" | b"oom_adj"] => Synth::Pass,
         [b"uid_map" | b"gid_map" | b"setgroups" | b"loginuid" | b"clear_refs" | b"coredump_filter"] => Synth::Pass,
         [b"personality" | b"wchan"] | [b"attr", b"current"] => Synth::Pass,
         [file] => FilterKind::ALL
@@ -323,11 +327,12 @@ fn sysctl(name: &[u8], facts: &Facts<'_>) -> Option<String> {
     Some(line.into())
 }
 
-/// One processor of the x86-64 baseline.
-const CPUINFO: &str = "processor\t: 0\nvendor_id\t: DockLock\ncpu family\t: 6\nmodel\t\t: 1\nmodel name\t: DockLock x86-64\nstepping\t: 0\n\
-microcode\t: 0x1\ncpu MHz\t\t: 1000.000\ncache size\t: 1024 KB\nphysical id\t: 0\nsiblings\t: 1\ncore id\t\t: 0\ncpu cores\t: 1\napicid\t\t: 0\n\
-initial apicid\t: 0\nfpu\t\t: yes\nfpu_exception\t: yes\ncpuid level\t: 13\nwp\t\t: yes\nflags\t\t: fpu tsc cx8 cmov mmx fxsr sse sse2 \
-syscall nx lm constant_tsc nopl\nbugs\t\t:\nbogomips\t: 2000.00\nclflush size\t: 64\ncache_alignment\t: 64\naddress sizes\t: 46 bits physical, \
+/// One processor of the x86-64-v2 baseline, as [`super::processor`] tells of it.
+const CPUINFO: &str = "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 26\nmodel name\t: DockLock x86-64-v2\nstepping\t: 3\n\
+microcode\t: 0x1\ncpu MHz\t\t: 1000.000\ncache size\t: 8192 KB\nphysical id\t: 0\nsiblings\t: 1\ncore id\t\t: 0\ncpu cores\t: 1\napicid\t\t: 0\n\
+initial apicid\t: 0\nfpu\t\t: yes\nfpu_exception\t: yes\ncpuid level\t: 4\nwp\t\t: yes\nflags\t\t: fpu de pse tsc msr pae mce cx8 apic sep mtrr pge mca \
+cmov pat pse36 clflush mmx fxsr sse sse2 syscall nx lm nopl pni ssse3 cx16 sse4_1 sse4_2 popcnt lahf_lm\nbugs\t\t:\nbogomips\t: 2000.00\n\
+clflush size\t: 64\ncache_alignment\t: 64\naddress sizes\t: 40 bits physical, \
 48 bits virtual\npower management:\n\n";
 
 const FILESYSTEMS: &str = "nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tcgroup2\nnodev\tdevtmpfs\nnodev\tpipefs\nnodev\tsockfs\n\
@@ -406,6 +411,11 @@ pub fn filter(kind: FilterKind, raw: &[u8], vino: &mut dyn FnMut(u64, u64) -> u6
         FilterKind::Mounts => mounts(raw),
         FilterKind::Mountstats => mountstats(raw),
         FilterKind::Cgroup => b"0::/\n".to_vec(),
+        FilterKind::Auxv => {
+            let mut vector = raw.to_vec();
+            super::processor::furnish(&mut vector);
+            vector
+        }
     }
 }
 

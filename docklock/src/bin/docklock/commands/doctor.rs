@@ -2,6 +2,7 @@
 
 use bpi_policies::Policy;
 use clap::Args;
+use docklock::branches::{SelfTest, self_test};
 use docklock::host::{CgroupMode, HostCapabilities};
 use serde::Serialize;
 
@@ -95,6 +96,11 @@ fn findings(host: &HostCapabilities) -> Vec<Finding> {
         needed("seccomp", host.seccomp_notify && host.seccomp_wait_killable, supervisor),
         needed("libseccomp", !host.libseccomp.is_empty(), host.libseccomp.clone()),
         needed("cgroups", host.cgroup.mode != CgroupMode::Absent, format!("{mode}: {controllers}")),
+        wanted(
+            "baseline cpu",
+            host.baseline_cpu,
+            if host.baseline_cpu { "x86-64-v2" } else { "less than x86-64-v2, which strict promises" }.to_owned(),
+        ),
         wanted("landlock", host.landlock_abi > 0, landlock),
         wanted("apparmor", host.apparmor.enabled && host.apparmor.parser.is_some(), apparmor),
         wanted(
@@ -103,8 +109,28 @@ fn findings(host: &HostCapabilities) -> Vec<Finding> {
             if host.user_namespaces { "can be made" } else { "cannot be made" }.to_owned(),
         ),
     ];
+    findings.push(branch_counter());
     if !host.lsms.is_empty() {
         findings.push(wanted("security modules", true, host.lsms.join(" ")));
     }
     findings
+}
+
+/// How often the branches of how long a loop are counted.
+const COUNTED_RUNS: usize = 20;
+const COUNTED_TURNS: u64 = 1_000_000;
+
+/// The same work, counted several times.
+fn branch_counter() -> Finding {
+    let test = self_test(COUNTED_RUNS, COUNTED_TURNS);
+    let work = format!("{COUNTED_RUNS} runs of a loop of {COUNTED_TURNS} turns");
+    let detail = match &test {
+        SelfTest::Exact { count } => format!("exact: {work} retired {count} conditional branches each"),
+        SelfTest::Inexact { least, most } => {
+            format!("inexact: {work} retired {least} to {most} conditional branches")
+        }
+        SelfTest::Absent { reason } => format!("no count of retired conditional branches: {reason}"),
+    };
+    let status = if matches!(test, SelfTest::Exact { .. }) { "ok" } else { "absent" };
+    Finding { name: "branch counter", status, detail }
 }

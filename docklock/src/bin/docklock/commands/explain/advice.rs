@@ -75,8 +75,7 @@ impl Advice for FromProfiles {
                 format!("profile standard or strict takes time, randomness and order into the cage ({CHOOSE})")
             }
             Shortfall::HostCpu => {
-                "a host whose CPU can trap CPUID controls it; else the claim holds where the CPU answers alike"
-                    .to_owned()
+                "a profile with cpu_features = \"baseline\", as strict is, shows every program the same CPU".to_owned()
             }
             Shortfall::Escaped { .. } => "profile strict ends such a run instead of going on".to_owned(),
             _ => return None,
