@@ -2,7 +2,7 @@
 """Builds Debian source packages natively and caged, on hosts that differ, and compares the .debs bit for bit.
 
     twice.py [--only NAME…] [--runs N] [--json FILE] …     the packages of packages.toml
-    twice.py --find NAME…                                  which of these differ natively, and what makes them differ
+    twice.py --find NAME… [--why]                          which of these differ natively, and what makes them differ
 
 The path of the CLI comes from the environment variable DOCKLOCK, everything that is kept goes below BPI_CACHE. Needs root, and a Debian
 mirror the first time. Ends with `N passed, N failed`; exit status 1 if a package could not be built, or not twice the same in the cage.
@@ -13,6 +13,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -33,6 +34,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these packages of packages.toml")
     parser.add_argument("--find", nargs="+", metavar="NAME", help="native builds only, of any source packages whose build dependencies the root has")
+    parser.add_argument("--why", action="store_true", help="with --find: one more native build for each factor alone, of those that differ")
     parser.add_argument("--list", action="store_true", help="list the packages and end")
     parser.add_argument("--runs", type=int, default=2, metavar="N", help="caged builds of a package [default: 2]")
     parser.add_argument("--spinners", type=int, default=4, metavar="N", help="processes that burn time beside every second caged build [default: 4]")
@@ -60,14 +62,14 @@ def make_root(needs):
     return folder
 
 
-def find(runner, root, build, result):
-    """Builds natively twice; where the results differ, once more for each factor alone."""
+def find(runner, root, build, result, why):
+    """Builds natively twice; where the results differ and somebody asks why, once more for each factor alone."""
     result.native = [runner.native_as(root, build, ())]
     runner.keep(build, "native", result.native[0])
     if not result.native_fails:
         result.native.append(runner.native_as(root, build, builds.FACTORS))
         runner.keep(build, "native-other", result.native[1])
-    if result.native_differs:
+    if result.native_differs and why:
         for factor in builds.FACTORS:
             alone = runner.native_as(root, build, (factor,))
             if alone.debs and builds.digest(alone) != builds.digest(result.native[0]):
@@ -111,9 +113,9 @@ def main():
     docklock = os.environ.get("DOCKLOCK") or shutil.which("docklock")
     if not docklock and not options.find:
         sys.exit("twice.py: the environment variable DOCKLOCK does not say where the CLI is")
-    scratch = CACHE / ("packages-find" if options.find else "packages-work")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    # A folder of its own: a search may run beside.
+    scratch = pathlib.Path(tempfile.mkdtemp(prefix="packages-work-", dir=CACHE))
     root = roots.Root(make_root(needs), True, scratch)
     runner = builds.Runner(pathlib.Path(docklock or "/").resolve(), scratch, CACHE / ("packages-found" if options.find else "packages-kept"))
     if not options.find:
@@ -132,7 +134,7 @@ def main():
             build = builds.Build(source, timeout_s=options.limit)
             results.append(verdicts.Result(name, source.version, causes=list(packages.get(name, ())) if not options.find else []))
             if options.find:
-                find(runner, root, build, results[-1])
+                find(runner, root, build, results[-1], options.why)
             else:
                 twice(runner, root, build, results[-1], options, load)
     finally:

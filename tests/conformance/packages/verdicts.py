@@ -51,7 +51,7 @@ class Result:
         if first.status != 0 or not first.debs:
             ended = first.told("endedBy") or first.told("ended_by")
             return "BROKEN", False, f"status {first.status}{f', ended by the cage: {ended}' if ended else ''}: {last_words(first)}"
-        if set(first.debs) != set(self.native[0].debs):
+        if self.native and set(first.debs) != set(self.native[0].debs):
             return "BROKEN", False, f"other .debs than natively: {sorted(set(first.debs) ^ set(self.native[0].debs))}"
         return "same", True, ""
 
