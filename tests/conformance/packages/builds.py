@@ -15,18 +15,24 @@ PROFILES = HERE.parents[2] / "policies/profiles"
 EPOCH_S = sources.YOUNGEST_S + 86400
 PROFILE = "strict-packages"
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
-# Arguments: folder of the tree, command that the build is started with.
-BUILD = 'cd "$1"; shift; "$@" dpkg-buildpackage -us -uc -b && cp ../*.deb /out/'
+# Ways to build. Arguments: folder of the tree, command that the build is started with.
+WAYS = {
+    # As the archive does: dpkg exports SOURCE_DATE_EPOCH, and flags that keep the path out of debug information.
+    "dpkg": 'cd "$1"; shift; "$@" dpkg-buildpackage -us -uc -b && cp ../*.deb /out/',
+    # What Debian Policy 4.9 asks of every source package, and nothing else: dates are those of the build.
+    "rules": 'cd "$1"; shift; "$@" debian/rules build && "$@" debian/rules binary && cp ../*.deb /out/',
+}
 # The container's place for a tree, in each caged build: the path is a part of the plan, as the clock is.
 CAGED_PLACE = "/build"
-# In how many respects a native host is varied, and what each of them is called in the table.
-FACTORS = ("again", "path", "date", "names", "umask", "order")
+# What is varied natively, and how the table calls it; the most frequent cause first. "again" varies nothing.
+FACTORS = ("path", "order", "date", "names", "umask", "again")
 
 
 @dataclasses.dataclass
 class Build:
     """A build of one package, in the form that `runs.Runner` takes."""
     source: sources.Source
+    way: str = "dpkg"
     place: str = CAGED_PLACE
     wrapper: list = dataclasses.field(default_factory=list)
     env: dict = dataclasses.field(default_factory=dict)
@@ -36,7 +42,7 @@ class Build:
 
     @property
     def name(self):
-        return self.source.name
+        return self.source.name if self.way == "dpkg" else f"{self.source.name}.{self.way}"
 
     @property
     def tree(self):
@@ -45,7 +51,7 @@ class Build:
 
     @property
     def command(self):
-        return ["/bin/sh", "-c", BUILD, "sh", self.tree, "env", *self.wrapper]
+        return ["/bin/sh", "-c", WAYS[self.way], "sh", self.tree, "env", *self.wrapper]
 
 
 def host(number, loaded=False):

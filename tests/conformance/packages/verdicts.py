@@ -1,6 +1,5 @@
 """What the builds of a package say, and the table of all packages."""
 import dataclasses
-import json
 import math
 import statistics
 
@@ -13,6 +12,7 @@ class Result:
     """All builds of one package."""
     name: str
     version: str
+    way: str
     native: list = dataclasses.field(default_factory=list)
     caged: list = dataclasses.field(default_factory=list)
     causes: list = dataclasses.field(default_factory=list)
@@ -76,6 +76,7 @@ def row(result):
     return {
         "package": result.name,
         "version": result.version,
+        "way": result.way,
         "nativeDiffers": result.native_differs,
         "causes": result.causes,
         "unlikeDebs": result.unlike_debs(),
@@ -101,25 +102,24 @@ def line(one):
     same = f"{one['identical']}/{one['runs']}" if one["runs"] else "–"
     times = [f"{one[name]:.1f}" if one[name] else "–" for name in ("nativeSeconds", "cagedSeconds")]
     factor = f"{one['slowdown']:.2f}×" if one["slowdown"] else "–"
-    return f"{one['package']:<22}{differs:<34}{same:<7}{times[0]:>9}{times[1]:>9}{factor:>9}  {one['level'] or '–':<4}{one['verdict']}"
+    return f"{one['package']:<22}{one['way']:<7}{differs:<34}{same:<7}{times[0]:>9}{times[1]:>9}{factor:>9}  {one['level'] or '–':<4}{one['verdict']}"
 
 
-def show(results, json_file, kept):
+def show(results, kept):
     """Prints the table and the count; returns the exit status."""
     rows = [row(result) for result in results]
-    print(f"\n{'package':<22}{'native differs':<34}{'caged':<7}{'native s':>9}{'caged s':>9}{'ratio':>9}  {'':<4}verdict")
+    print(f"\n{'package':<22}{'way':<7}{'native differs':<34}{'caged':<7}{'native s':>9}{'caged s':>9}{'ratio':>9}  {'':<4}verdict")
     for one in rows:
         print(line(one))
     for one in rows:
         if not one["passed"]:
-            print(f"FAIL {one['package']}: {one['reason']}")
-    both = sum(one["nativeDiffers"] and one["verdict"] == "same" for one in rows)
-    print(f"{both} packages differ natively and are bit for bit the same in the cage")
+            print(f"FAIL {one['package']} ({one['way']}): {one['reason']}")
+    both = [one for one in rows if one["nativeDiffers"] and one["verdict"] == "same"]
+    by_dpkg = {one["package"] for one in both if one["way"] == "dpkg"}
+    print(f"{len({one['package'] for one in both})} packages differ natively and are bit for bit the same in the cage; {len(by_dpkg)} of them differ also by dpkg")
     factors = [one["slowdown"] for one in rows if one["slowdown"]]
     if factors:
         print(f"caged against native: geometric mean {math.exp(statistics.fmean(map(math.log, factors))):.2f}× of {len(factors)} packages")
-    if json_file:
-        json_file.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     failed = sum(not one["passed"] for one in rows)
     if failed:
         print(f"what they left is in {kept}")
