@@ -63,15 +63,20 @@ def last_words(outcome):
     return " | ".join((errors or lines or ["nothing was said"])[-2:])[:300]
 
 
-def seconds(outcomes):
-    idle = [outcome.wall_s for outcome in outcomes if not outcome.loaded]
-    return statistics.median(idle or [outcome.wall_s for outcome in outcomes]) if outcomes else None
+def median(outcomes, of):
+    """Of the runs beside which nothing of ours burnt time, if there are any."""
+    idle = [of(outcome) for outcome in outcomes if not outcome.loaded]
+    return statistics.median(idle or [of(outcome) for outcome in outcomes]) if outcomes else None
+
+
+def ratio(one, other):
+    return round(one / other, 2) if one and other else None
 
 
 def row(result):
     word, passed, reason = result.verdict()
-    native = result.native[0].wall_s if result.native else None
-    caged = seconds(result.caged)
+    native, caged = (median(outcomes, lambda outcome: outcome.wall_s) for outcomes in (result.native[:1], result.caged))
+    native_cpu, caged_cpu = (median(outcomes, lambda outcome: outcome.cpu_s) for outcomes in (result.native[:1], result.caged))
     first = next((outcome for outcome in result.caged if outcome.statement), None)
     return {
         "package": result.name,
@@ -92,7 +97,10 @@ def row(result):
         "uncontrolled": result.uncontrolled(),
         "nativeSeconds": round(native, 2) if native else None,
         "cagedSeconds": round(caged, 2) if caged else None,
-        "slowdown": round(caged / native, 2) if word == "same" and native and caged else None,
+        "nativeProcessorSeconds": round(native_cpu, 2) if native_cpu else None,
+        "cagedProcessorSeconds": round(caged_cpu, 2) if caged_cpu else None,
+        "slowdown": ratio(caged, native) if word == "same" else None,
+        "slowdownProcessor": ratio(caged_cpu, native_cpu) if word == "same" else None,
     }
 
 
@@ -100,15 +108,16 @@ def line(one):
     """One package of the table."""
     differs = f"yes: {' '.join(one['causes']) or '?'}" if one["nativeDiffers"] else "no"
     same = f"{one['identical']}/{one['runs']}" if one["runs"] else "–"
-    times = [f"{one[name]:.1f}" if one[name] else "–" for name in ("nativeSeconds", "cagedSeconds")]
-    factor = f"{one['slowdown']:.2f}×" if one["slowdown"] else "–"
-    return f"{one['package']:<22}{one['way']:<7}{differs:<34}{same:<7}{times[0]:>9}{times[1]:>9}{factor:>9}  {one['level'] or '–':<4}{one['verdict']}"
+    times = [f"{one[name]:.1f}" if one[name] else "–" for name in ("nativeSeconds", "cagedSeconds", "nativeProcessorSeconds", "cagedProcessorSeconds")]
+    factors = [f"{one[name]:.2f}×" if one[name] else "–" for name in ("slowdown", "slowdownProcessor")]
+    real, cpu = (f"{native:>9}{caged:>7}{factor:>8}" for native, caged, factor in zip(times[::2], times[1::2], factors))
+    return f"{one['package']:<22}{one['way']:<7}{differs:<27}{same:<7}{real}{cpu}  {one['verdict']}"
 
 
 def show(results, kept):
     """Prints the table and the count; returns the exit status."""
     rows = [row(result) for result in results]
-    print(f"\n{'package':<22}{'way':<7}{'native differs':<34}{'caged':<7}{'native s':>9}{'caged s':>9}{'ratio':>9}  {'':<4}verdict")
+    print(f"\n{'package':<22}{'way':<7}{'native differs':<27}{'caged':<7}{'native s':>9}{'caged':>7}{'ratio':>8}{'cpu s':>9}{'caged':>7}{'ratio':>8}  verdict")
     for one in rows:
         print(line(one))
     for one in rows:
@@ -117,9 +126,10 @@ def show(results, kept):
     both = [one for one in rows if one["nativeDiffers"] and one["verdict"] == "same"]
     by_dpkg = {one["package"] for one in both if one["way"] == "dpkg"}
     print(f"{len({one['package'] for one in both})} packages differ natively and are bit for bit the same in the cage; {len(by_dpkg)} of them differ also by dpkg")
-    factors = [one["slowdown"] for one in rows if one["slowdown"]]
-    if factors:
-        print(f"caged against native: geometric mean {math.exp(statistics.fmean(map(math.log, factors))):.2f}× of {len(factors)} packages")
+    for name, words in (("slowdown", "real time"), ("slowdownProcessor", "processor time")):
+        factors = [one[name] for one in rows if one[name]]
+        if factors:
+            print(f"caged against native, {words}: geometric mean {math.exp(statistics.fmean(map(math.log, factors))):.2f}× of {len(factors)} builds")
     failed = sum(not one["passed"] for one in rows)
     if failed:
         print(f"what they left is in {kept}")
