@@ -86,6 +86,9 @@ def native_build(build, factors):
 class Runner(runs.Runner):
     """Runs builds. The .debs of each run are kept below `kept` until the next one of that name."""
 
+    # Whether to keep what `docklock diff` reads.
+    evidence = False
+
     def prepare(self):
         super().prepare()
         profiles = self.folder / "profiles"
@@ -104,16 +107,25 @@ class Runner(runs.Runner):
         dice = random.Random(f"tree {variation.number}")
         sources.place(build.source, pathlib.Path(f"{merged}{build.tree}"), dice)
 
+    def caged(self, root, program, parts, variation, profile=None):
+        # With evidence the run has a layer of its own over the root, which is kept in a new folder.
+        layer = self.folder / "layer"
+        shutil.rmtree(layer, ignore_errors=True)
+        self.options = ("--repeatable", "--out", layer) if self.evidence else ()
+        return super().caged(root, program, parts, variation, profile)
+
     def watch(self, merged, variation, command, environment, limit_s):
         before = processor_s()
         outcome = super().watch(merged, variation, command, environment, limit_s)
         outcome.cpu_s = processor_s() - before
-        outcome.debs = {name: digest for name, _, digest in outcome.tree if name.endswith(".deb")}
-        self.products = {path.name: path.read_bytes() for path in (merged.parent / "upper/out").glob("*.deb")}
-        evidence = merged.parent / "evidence"
-        if self.options and evidence.exists():
+        out = merged.parent / "upper/out"
+        if self.evidence and (merged.parent / "evidence").exists():
+            out = self.folder / "layer/out"
+            outcome.tree = runs.tree_of(out)
             shutil.rmtree(self.folder / "evidence", ignore_errors=True)
-            shutil.copytree(evidence, self.folder / "evidence")
+            shutil.copytree(merged.parent / "evidence", self.folder / "evidence")
+        outcome.debs = {name: digest for name, _, digest in outcome.tree if name.endswith(".deb")}
+        self.products = {path.name: path.read_bytes() for path in out.glob("*.deb")}
         return outcome
 
     def native_as(self, root, build, factors):

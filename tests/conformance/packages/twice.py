@@ -146,7 +146,7 @@ def main():
     runner = builds.Runner(pathlib.Path(docklock or "/").resolve(), scratch, CACHE / ("packages-found" if options.find else "packages-kept"))
     if docklock:
         runner.prepare()
-    runner.options = ("--repeatable",) if options.evidence else ()
+    runner.evidence = options.evidence
     load = variations.Load(0 if options.find and not options.cage else options.spinners)
     archive = sources.Archive(CACHE / "packages-apt")
     results = []
