@@ -6,6 +6,7 @@
 pub mod counter;
 pub mod ears;
 pub mod facts;
+pub mod socket;
 pub mod timerfd;
 pub mod tracee;
 

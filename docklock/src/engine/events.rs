@@ -3,7 +3,7 @@
 //! Two orders are the kernel's choice and must not show: a newborn's stop may come before its parent's word of it, and a vfork parent's
 //! release before or after its child's exec. Early news is kept; what may have been heard already is never waited for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 
 use nix::unistd::Pid;
@@ -18,6 +18,12 @@ use crate::kernel::tracee::{self, Outcome, Who};
 
 /// How long the engine sleeps between looks at a thread that is about to be a zombie, in microseconds.
 const ZOMBIE_LOOK_US: u64 = 20;
+/// The number of the first process of a namespace, whose end is everybody's (pid_namespaces(7)).
+const FIRST_NUMBER: u32 = 1;
+/// Signals by which the kernel tells of a fault, signal(7).
+const FAULTS: [i32; 6] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS];
+/// PF_EXITING, one of a task's flags in proc_pid_stat(5) (include/linux/sched.h).
+const EXITING: u64 = 0x4;
 /// FUTEX_OWNER_DIED, futex(2).
 const OWNER_DIED: u32 = 0x4000_0000;
 
@@ -179,6 +185,7 @@ impl Engine {
         for other in self.tasks.of_process(process) {
             if other != id {
                 self.futexes.remove(other.0);
+                self.fallen.remove(&other);
                 self.tasks.remove_task(other);
             }
         }
@@ -250,14 +257,48 @@ impl Engine {
             self.escape(format!("signal {signal} came to task {number} from outside the cage"));
         }
         self.record(number, Event::Signal as i32, signal.into(), [0; 2])?;
+        if self.is_crash_of_the_first(id, pid, signal) {
+            return self.crash(pid, signal);
+        }
         self.forgiving(tracee::resume(pid, signal), "deliver a signal")
+    }
+
+    /// True for a fault of the first process that it does not handle. The kernel ends such a process unless it is traced; then it drops the
+    /// signal, and the fault comes again for ever (force_sig_info_to_task in kernel/signal.c; abort(3) of a first process ends in such a fault).
+    fn is_crash_of_the_first(&self, id: TaskId, pid: Pid, signal: i32) -> bool {
+        let first = self.tasks.get(id).map(|task| task.process).filter(|process| Some(*process) == self.root);
+        let first =
+            first.and_then(|process| self.tasks.process(process)).is_some_and(|root| root.number == FIRST_NUMBER);
+        let by_kernel = || tracee::signal_sender(pid).is_ok_and(|(_, code)| code > 0);
+        first && FAULTS.contains(&signal) && by_kernel() && !super::signals::is_caught(pid, signal)
+    }
+
+    /// Ends the cage as the fault would have ended it.
+    fn crash(&mut self, pid: Pid, signal: i32) -> Result<(), EngineError> {
+        self.crash = u8::try_from(signal).ok();
+        let killed = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+        killed.map_err(|errno| EngineError::Edge { deed: "end a process that has crashed", source: errno.into() })?;
+        self.root.map_or(Ok(()), |root| self.reap_process(root))
     }
 
     /// The end of a task, and if a signal or exit_group took its process, of all its threads: nobody else runs before all are gone.
     pub(super) fn on_end(&mut self, id: TaskId, outcome: Outcome) -> Result<(), EngineError> {
         let Some(process) = self.tasks.get(id).map(|task| task.process) else { return Ok(()) };
-        // A task that kills another one reaps it at once; so nobody inside sent this.
-        if outcome == Outcome::Killed(libc::SIGKILL) && self.started && self.ended_by.is_none() {
+        if self.started && self.ended_by.is_none() && self.first_process_ends() {
+            return self.root.map_or(Ok(()), |root| self.reap_dying(root, Some((id, outcome))));
+        }
+        // A death that a call inside has just caused is told in our order, with the others that it caused.
+        let caused =
+            self.killer.is_some_and(|killer| self.tasks.get(killer).is_none_or(|task| task.process != process));
+        let caused = (caused || self.doomed.contains(&process)) && outcome == Outcome::Killed(libc::SIGKILL);
+        if caused || self.is_sibling_of_current(id, process) {
+            self.fallen.insert(id, outcome);
+            return Ok(());
+        }
+        let by_itself =
+            self.killer.and_then(|killer| self.tasks.get(killer)).is_some_and(|task| task.process == process);
+        // A task that kills another one reaps it at once; so unless it kills its own process, nobody inside sent this.
+        if outcome == Outcome::Killed(libc::SIGKILL) && !by_itself && self.started && self.ended_by.is_none() {
             self.escape(format!("task {} was killed from outside the cage", self.number_of(id)));
         }
         if matches!(outcome, Outcome::Killed(_)) {
@@ -276,23 +317,40 @@ impl Engine {
     /// until they have been reaped (pid_namespaces(7)).
     fn reap_dying(&mut self, process: ProcessId, heard: Option<(TaskId, Outcome)>) -> Result<(), EngineError> {
         let leader = self.tasks.process(process).map(|process| process.pid);
-        let takes_all = self.root == Some(process) && self.tasks.process(process).is_some_and(|root| root.number == 1);
+        let takes_all =
+            self.root == Some(process) && self.tasks.process(process).is_some_and(|root| root.number == FIRST_NUMBER);
         let mut dying: Vec<TaskId> =
             if takes_all { self.tasks.iter().map(|(id, _)| id).collect() } else { self.tasks.of_process(process) };
         dying.sort_by_key(|id| {
             let task = self.tasks.get(*id);
             (task.is_some_and(|task| task.process == process), task.map(|task| Some(task.tid) == leader))
         });
-        let mut ends: BTreeMap<TaskId, Outcome> = heard.into_iter().collect();
+        let (fallen, others) = std::mem::take(&mut self.fallen).into_iter().partition(|(id, _)| dying.contains(id));
+        self.fallen = others;
+        let mut ends: BTreeMap<TaskId, Outcome> = fallen;
+        ends.extend(heard);
         let others = self.await_ends(&dying, &mut ends)?;
         for id in dying {
-            let outcome = ends.get(&id).copied().unwrap_or(Outcome::Killed(libc::SIGKILL));
-            self.end_task(id, outcome)?;
+            let first = self.tasks.get(id).is_some_and(|task| Some(task.process) == self.root);
+            let told = ends.get(&id).copied().unwrap_or(Outcome::Killed(libc::SIGKILL));
+            self.end_task(id, self.crash.filter(|_| first).map_or(told, |signal| Outcome::Killed(signal.into())))?;
         }
         for (pid, outcome) in others {
             self.on_event(pid, outcome)?;
         }
         Ok(())
+    }
+
+    /// True for another thread of the process that has the turn: it waits, and so has not ended of its own accord.
+    fn is_sibling_of_current(&self, id: TaskId, process: ProcessId) -> bool {
+        let current = self.current.filter(|current| *current != id).and_then(|current| self.tasks.get(current));
+        self.started && self.ended_by.is_none() && current.is_some_and(|current| current.process == process)
+    }
+
+    /// True when the first process of the namespace is about to end: the kernel then kills everybody else, and it waits for them.
+    fn first_process_ends(&self) -> bool {
+        let Some(root) = self.root.and_then(|root| self.tasks.process(root)) else { return false };
+        root.number == FIRST_NUMBER && !root.zombie && is_exiting(root.pid)
     }
 
     /// Collects the ends of dying tasks, in whatever order they come; returns what was heard of others meanwhile.
@@ -327,6 +385,9 @@ impl Engine {
     /// Waits for the end of a task that is dying.
     pub(super) fn reap(&mut self, id: TaskId) -> Result<(), EngineError> {
         while let Some(tid) = self.tasks.get(id).map(|task| task.tid) {
+            if let Some(outcome) = self.fallen.remove(&id) {
+                return self.end_task(id, outcome);
+            }
             match tracee::wait(Who::Task(tid), true) {
                 Ok(Some((_, Outcome::Stopped { .. }))) => self.forgiving(tracee::resume(tid, 0), "let a task end")?,
                 Ok(Some((_, outcome))) => self.end_task(id, outcome)?,
@@ -360,27 +421,52 @@ impl Engine {
         }
         self.progress = true;
         self.release_vfork_parent(task.vfork_parent)?;
+        let orphans = self.children_that_die(task.process);
         if self.tasks.process(task.process).is_some_and(|process| process.tasks == 0) {
             self.end_process(task.process);
+        }
+        self.reap_doomed(orphans)
+    }
+
+    /// Waits for the ends of processes that are known to die.
+    pub(super) fn reap_doomed(&mut self, processes: Vec<ProcessId>) -> Result<(), EngineError> {
+        self.doomed.extend(&processes);
+        for process in processes {
+            self.doomed.remove(&process);
+            self.reap_process(process)?;
         }
         Ok(())
     }
 
+    /// The children that the end of one of their parent's threads has killed: who asked for that by PR_SET_PDEATHSIG (prctl(2)).
+    fn children_that_die(&self, parent: ProcessId) -> Vec<ProcessId> {
+        if self.ended_by.is_some() {
+            return Vec::new();
+        }
+        let children = self.tasks.processes().filter(|(_, process)| process.parent == Some(parent) && !process.zombie);
+        children.map(|(child, _)| child).filter(|child| self.is_dying(*child)).collect()
+    }
+
     fn end_process(&mut self, id: ProcessId) {
-        self.signals_sent = true;
         self.timers.remove_process(id.0);
         self.folders.remove_process(id);
         let heir =
             self.root.filter(|root| *root != id && self.tasks.process(*root).is_some_and(|root| root.number == 1));
-        for (_, process) in self.tasks.processes_mut() {
+        let mut told = BTreeSet::new();
+        for (child, process) in self.tasks.processes_mut() {
             if process.parent == Some(id) {
                 process.parent = heir;
+                // PR_SET_PDEATHSIG, or the hang-up of an orphaned group.
+                told.insert(child);
             }
         }
+        told.extend(heir);
+        self.signals_to.append(&mut told);
         let parent = self.tasks.process_mut(id).and_then(|process| {
             process.zombie = true;
             process.parent
         });
+        self.signals_to.extend(parent);
         self.wake_waiting_parent(parent);
         self.wake_waiting_parent(heir);
         if parent.is_none() {
@@ -470,6 +556,14 @@ fn birth(pid: Pid, registers: &tracee::Registers) -> (u64, u64) {
         },
         _ => (libc::SIGCHLD as u64, 0),
     }
+}
+
+/// True for a task that has begun to end and is no zombie yet (proc_pid_stat(5): the ninth field are its flags).
+pub(super) fn is_exiting(pid: Pid) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    let Some((_, rest)) = stat.rsplit_once(") ") else { return false };
+    let flags = rest.split_ascii_whitespace().nth(6).and_then(|field| field.parse::<u64>().ok());
+    !rest.starts_with(['Z', 'X']) && flags.is_some_and(|flags| flags & EXITING != 0)
 }
 
 /// Waits for the first stop of a task that was just born. False: it was killed before.

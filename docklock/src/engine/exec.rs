@@ -27,6 +27,8 @@ const AUX_BYTES: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct VdsoPatches {
     known: Option<Patch>,
+    /// Bytes of the data pages before the image.
+    pub(super) data_bytes: Option<u64>,
 }
 
 impl Engine {
@@ -129,7 +131,7 @@ impl Engine {
         memory
             .write_all_at(&patch.bytes, base.wrapping_add(patch.offset as u64))
             .map_err(EngineError::edge("patch the vDSO"))?;
-        Ok(())
+        self.take_clock_pages(pid, base, &memory)
     }
 
     /// Address and content of a new program's auxiliary vector, without its end: behind the argument count, the arguments and the

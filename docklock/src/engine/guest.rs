@@ -19,6 +19,9 @@ use crate::kernel::tracee;
 pub(super) const PATH_BYTES_MAX: usize = 4096;
 const PAGE_BYTES: usize = 4096;
 
+/// Most descriptors of the engine where the host allows as many: duplicates of those that tasks wait for, and one for each task.
+pub(super) const DESCRIPTORS_MAX: u64 = 1 << 18;
+
 /// A guest's mistake: the negative errno its call returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fault(pub i64);
@@ -98,10 +101,25 @@ impl Engine {
     pub(super) fn descriptor(&mut self, id: TaskId, number: i32) -> Option<OwnedFd> {
         let leader = self.tasks.process(self.tasks.get(id)?.process)?.pid;
         let task = self.tasks.get_mut(id)?;
-        if task.pidfd.is_none() {
-            task.pidfd = tracee::pidfd_of_thread(task.tid, leader).ok();
+        let opened = match task.pidfd.take() {
+            Some(pidfd) => Ok(pidfd),
+            None => tracee::pidfd_of_thread(task.tid, leader),
+        };
+        let taken = opened.and_then(|pidfd| {
+            let taken = tracee::pidfd_getfd(pidfd.as_fd(), number as RawFd);
+            task.pidfd = Some(pidfd);
+            taken
+        });
+        match taken {
+            Ok(fd) => Some(fd),
+            Err(error) => {
+                // Without its duplicate the call would wait where nobody sees it.
+                if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
+                    self.end_run("tasks wait for more descriptors at once than the engine may have".to_owned());
+                }
+                None
+            }
         }
-        tracee::pidfd_getfd(task.pidfd.as_ref()?.as_fd(), number as RawFd).ok()
     }
 
     /// The same with what fstat(2) says of it.

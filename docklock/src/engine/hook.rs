@@ -17,6 +17,8 @@ pub(super) const EVENT_STOP: i32 = libc::PTRACE_EVENT_STOP;
 const RESTARTS: [i64; 4] = [-512, -513, -514, -516];
 /// ERESTARTNOHAND: EINTR where a handler runs, the call again where none does.
 pub(super) const ERESTARTNOHAND: i64 = -514;
+/// ERESTART_RESTARTBLOCK: EINTR where a handler runs, restart_syscall(2) where none does.
+pub(super) const ERESTART_RESTARTBLOCK: i64 = -516;
 /// Bytes of the `syscall` instruction.
 const SYSCALL_BYTES: u64 = 2;
 
@@ -61,18 +63,39 @@ impl Engine {
         }
     }
 
+    fn is_sibling(&self, one: TaskId, other: TaskId) -> bool {
+        self.tasks.get(one).zip(self.tasks.get(other)).is_some_and(|(one, other)| one.process == other.process)
+    }
+
+    /// True for the first thread of a process that has others.
+    fn leads_others(&self, id: TaskId) -> bool {
+        let Some(task) = self.tasks.get(id) else { return false };
+        self.tasks.process(task.process).is_some_and(|process| process.pid == task.tid && process.tasks > 1)
+    }
+
     /// Waits until a task that is about to stop has stopped. False: it is gone instead.
     pub(super) fn wait_for_stop(&mut self, id: TaskId) -> Result<bool, EngineError> {
         loop {
             let Some(tid) = self.tasks.get(id).map(|task| task.tid) else { return Ok(false) };
-            match tracee::wait(Who::Task(tid), true) {
-                Ok(Some((_, Outcome::Stopped { event: EVENT_STOP | libc::PTRACE_EVENT_VFORK_DONE, .. }))) => {
+            // The first thread of a dying process is told only when its tracer has heard of all others: then those must be heard too.
+            let who = if self.leads_others(id) { Who::Any } else { Who::Task(tid) };
+            match tracee::wait(who, true) {
+                Ok(Some((pid, Outcome::Stopped { event: EVENT_STOP | libc::PTRACE_EVENT_VFORK_DONE, .. })))
+                    if pid == tid =>
+                {
                     if let Some(task) = self.tasks.get_mut(id) {
                         task.stopped = true;
                     }
                     return Ok(true);
                 }
-                Ok(Some((pid, outcome))) => self.on_event(pid, outcome)?,
+                Ok(Some((pid, outcome))) => match self.tasks.by_tid(pid) {
+                    Some(other)
+                        if pid != tid && self.is_sibling(id, other) && !matches!(outcome, Outcome::Stopped { .. }) =>
+                    {
+                        self.fallen.insert(other, outcome);
+                    }
+                    _ => self.on_event(pid, outcome)?,
+                },
                 Ok(None) => {}
                 Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
                     self.end_task(id, Outcome::Killed(libc::SIGKILL))?;

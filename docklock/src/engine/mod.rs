@@ -23,7 +23,9 @@ mod signals;
 mod start;
 mod task;
 mod turns;
+mod vvar;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -45,6 +47,7 @@ use self::report::{Report, TraceRoot};
 use self::task::{Call, ProcessId, Resume, State, TaskId, Tasks};
 use self::trace::{Record, Trace};
 use crate::kernel::ears::{Ears, Heard};
+use crate::kernel::tracee::Outcome;
 use crate::kernel::{self, Notification, Reply, tracee};
 
 /// Logical cost of an intercepted call.
@@ -53,6 +56,8 @@ const CALL_NS: u64 = 1_000;
 const SPIN_LOOK_S: i64 = 1;
 /// CPU time without a call after which a task that keeps others waiting is said to spin.
 const SPIN_CPU_MS: u64 = 20_000;
+/// Looks at a task that has the turn and sleeps inside the kernel, after which nobody is thought to wake it.
+const ASLEEP_LOOKS: u32 = 15;
 /// Most escapes a report names; the count goes on.
 const ESCAPES_MAX: usize = 32;
 
@@ -161,6 +166,13 @@ pub(crate) struct Engine {
     counters: Counters,
     escapes: Vec<String>,
     ended_by: Option<String>,
+    /// The signal of the first process's crash.
+    crash: Option<u8>,
+    /// Processes whose ends are awaited, one after the other.
+    doomed: BTreeSet<ProcessId>,
+    /// Threads that ended while the task that has the turn executes a program or dies: both end its siblings, in an order of the kernel's.
+    fallen: BTreeMap<TaskId, Outcome>,
+    socket_names: calls::name::Names,
     outside: Vec<FileKey>,
     /// The cage's users are the host's: no user namespace lies between.
     shares_users: bool,
@@ -178,12 +190,18 @@ pub(crate) struct Engine {
     no_deadline_before: u64,
     /// Times the clock jumped since a task was ready.
     jumps: u32,
-    /// A signal may have come to a task that waits.
+    /// A signal may have come to any task that waits.
     signals_sent: bool,
+    /// A signal may have come to these, and to nobody else.
+    signals_to: BTreeSet<ProcessId>,
+    /// The task that just sends SIGKILL: its own process may be the one that dies of it.
+    killer: Option<TaskId>,
     /// Something happened since tasks in [`task::Wait::Retry`] tried last.
     progress: bool,
     /// CPU time of the task that has the turn when it was last seen to make no call.
     spin_since: Option<(TaskId, u64, u64)>,
+    /// The task that has the turn and sleeps in the kernel: at which call of the run, and for how many looks.
+    asleep: Option<(TaskId, u64, u32)>,
 }
 
 impl Engine {
@@ -253,7 +271,7 @@ impl Engine {
         }
         self.clock.advance(CALL_NS);
         self.fire()?;
-        if self.signals_sent && self.tasks.len() > 1 {
+        if self.signals_are_due() && self.tasks.len() > 1 {
             self.scan_signals()?;
         }
         if !self.within_budget(id, &call)? {
@@ -385,6 +403,7 @@ impl Engine {
     fn look_for_spin(&mut self) -> Result<(), EngineError> {
         let Some(id) = self.current else { return Ok(()) };
         let Some(tid) = self.tasks.get(id).map(|task| task.tid) else { return Ok(()) };
+        self.look_for_sleep(id, tid)?;
         let Ok(used) = tracee::thread_cpu_ns(tid) else { return Ok(()) };
         let since = match self.spin_since {
             Some((spinner, calls, since)) if spinner == id && calls == self.counters.calls => since,
@@ -402,6 +421,41 @@ impl Engine {
         self.preempt(id)
     }
 
+    /// A task that was let through into a call that sleeps: whoever could wake it waits for its turn, or there is nobody.
+    fn look_for_sleep(&mut self, id: TaskId, tid: Pid) -> Result<(), EngineError> {
+        let Some(call) = tracee::sleeps_in(tid) else {
+            self.asleep = None;
+            return Ok(());
+        };
+        let looks = match self.asleep {
+            Some((sleeper, calls, looks)) if sleeper == id && calls == self.counters.calls => looks.saturating_add(1),
+            _ => 1,
+        };
+        self.asleep = Some((id, self.counters.calls, looks));
+        if looks != ASLEEP_LOOKS {
+            return Ok(());
+        }
+        let call = Call { id: 0, nr: call.0, arch: bpi_policies::AUDIT_ARCH_X86_64, args: call.1 };
+        if self.waits_for_the_world(id, &call) {
+            return Ok(());
+        }
+        let name = self.policy.name_of(&call.of_policy());
+        let sentence =
+            format!("deadlock: task {} waits inside the kernel in {name}, and nobody can end that", self.number_of(id));
+        self.give_up_or_escape(self.ends_on_deadlock(), sentence)
+    }
+
+    /// True when a call waits for one of the streams that lead out of the cage.
+    fn waits_for_the_world(&mut self, id: TaskId, call: &Call) -> bool {
+        // Whether standard input is among what an epoll descriptor watches is not seen from outside.
+        let epoll = matches!(call.nr, libc::SYS_epoll_wait | libc::SYS_epoll_pwait | libc::SYS_epoll_pwait2);
+        if epoll && self.outside_input {
+            return true;
+        }
+        let files = self.waited_for(id, call);
+        files.iter().any(|fd| self.leads_outside(fd))
+    }
+
     fn somebody_sleeps(&self) -> bool {
         self.tasks.iter().any(|(_, task)| matches!(task.state, State::Blocked(_)) && task.deadline.is_some())
     }
@@ -409,7 +463,7 @@ impl Engine {
     /// What the shim gets.
     fn report(self) -> Result<Report, EngineError> {
         let (sources, reasons) = self.sources();
-        let Self { trace, counts, counters, escapes, ended_by, policy, .. } = self;
+        let Self { trace, counts, counters, escapes, ended_by, crash, policy, .. } = self;
         let (digest, events) = trace.finish().map_err(EngineError::edge("finish the log of decisions"))?;
         let schedule = if counters.tasks_most > 1 { "serial-syscall" } else { "single" };
         Ok(Report {
@@ -421,6 +475,7 @@ impl Engine {
             schedule: schedule.into(),
             counters: counters.to_map(),
             escapes,
+            crash,
             ended_by,
         })
     }

@@ -25,6 +25,8 @@ pub struct Report {
     pub counters: BTreeMap<String, u64>,
     /// One sentence for each point at which the run left the deterministic path.
     pub escapes: Vec<String>,
+    /// The signal by which the first process would have ended had nobody traced it; the engine then had to kill it.
+    pub crash: Option<u8>,
     /// Why the engine ended the run, if it did.
     pub ended_by: Option<String>,
 }

@@ -7,13 +7,17 @@
 use nix::unistd::Pid;
 
 use super::guest;
-use super::hook::ERESTARTNOHAND;
-use super::task::{Call, Resume, State, TaskId, Wait};
+use super::hook::{ERESTART_RESTARTBLOCK, ERESTARTNOHAND};
+use super::task::{Call, ProcessId, Resume, State, TaskId, Wait};
 use super::{Engine, EngineError, Trouble, Verdict};
 use crate::kernel::tracee;
 
 /// Signals that are ignored by default: CHLD, CONT, URG, WINCH (signal(7)).
 const IGNORED_BY_DEFAULT: u64 = bit(libc::SIGCHLD) | bit(libc::SIGCONT) | bit(libc::SIGURG) | bit(libc::SIGWINCH);
+
+/// How often, and at what distance, the engine looks at a thread that seems to run while it should wait: for a second.
+const FATE_LOOKS_MAX: u32 = 50_000;
+const FATE_LOOK_US: u64 = 20;
 
 const fn bit(signal: i32) -> u64 {
     1 << (signal - 1)
@@ -65,6 +69,11 @@ pub(super) fn has_signal(tid: Pid) -> bool {
     signals_of(tid).is_some_and(|signals| signals.deliverable(signals.blocked) != 0)
 }
 
+/// True when a task has a handler for a signal.
+pub(super) fn is_caught(tid: Pid, signal: i32) -> bool {
+    signals_of(tid).is_some_and(|signals| signals.caught & bit(signal) != 0)
+}
+
 /// The mask that a call puts up while it waits, if it brings one.
 fn mask_of(tid: Pid, call: &Call) -> Option<u64> {
     let address = match call.nr {
@@ -78,13 +87,20 @@ fn mask_of(tid: Pid, call: &Call) -> Option<u64> {
 }
 
 impl Engine {
-    /// Makes every waiting task ready that has a signal to take.
+    /// True when somebody who waits may have a signal to take.
+    pub(super) fn signals_are_due(&self) -> bool {
+        self.signals_sent || !self.signals_to.is_empty()
+    }
+
+    /// Makes every waiting task ready that has a signal to take. Each look costs a read of /proc, so only those are looked at to whom one
+    /// may have come.
     pub(super) fn scan_signals(&mut self) -> Result<(), EngineError> {
-        self.signals_sent = false;
+        let to_all = std::mem::take(&mut self.signals_sent);
+        let to_these = std::mem::take(&mut self.signals_to);
         let mut woken = Vec::new();
         for (id, task) in self.tasks.iter() {
             let State::Blocked(wait) = &task.state else { continue };
-            if matches!(wait, Wait::Vfork | Wait::Stopped) {
+            if matches!(wait, Wait::Vfork | Wait::Stopped) || !(to_all || to_these.contains(&task.process)) {
                 continue;
             }
             let Some(signals) = signals_of(task.tid) else { continue };
@@ -127,7 +143,8 @@ impl Engine {
             _ => None,
         };
         let Some(value) = result else {
-            if self.hook(id)?.is_some() {
+            if let Some(registers) = self.hook(id)? {
+                self.restart_whole(tid, registers)?;
                 self.release(id)?;
             }
             return Ok(());
@@ -138,6 +155,15 @@ impl Engine {
             self.release(id)?;
         }
         Ok(())
+    }
+
+    /// A wait that no handler breaks is made again as the call it was: restart_syscall(2) would go on with it in the kernel, in real time.
+    fn restart_whole(&self, tid: Pid, mut registers: tracee::Registers) -> Result<(), EngineError> {
+        if registers.rax as i64 != ERESTART_RESTARTBLOCK {
+            return Ok(());
+        }
+        registers.rax = ERESTARTNOHAND as u64;
+        self.forgiving(tracee::set_registers(tid, &registers), "have a call made again")
     }
 
     /// What is left of an interrupted sleep, where its caller wants to know (nanosleep(2)).
@@ -161,8 +187,22 @@ impl Engine {
             _ => call.args[1],
         } as i32;
         let target = call.args[0] as i32;
-        let Some(registers) = self.hook(id)? else { return Ok(Verdict::Settled) };
-        self.signals_sent = true;
+        self.killer = (signal == libc::SIGKILL).then_some(id);
+        let hooked = self.hook(id);
+        self.killer = None;
+        let Some(registers) = hooked? else {
+            // It has killed itself, and perhaps others with itself.
+            if signal == libc::SIGKILL && self.ended_by.is_none() {
+                self.reap_killed(id, libc::SYS_kill, -1)?;
+            }
+            return Ok(Verdict::Settled);
+        };
+        match self.process_of_number(target.unsigned_abs()) {
+            Some(process) if target > 0 && call.nr != libc::SYS_pidfd_send_signal => {
+                self.signals_to.insert(process);
+            }
+            _ => self.signals_sent = true,
+        }
         if signal == libc::SIGKILL && registers.rax == 0 {
             self.reap_killed(id, call.nr, target)?;
         }
@@ -179,7 +219,7 @@ impl Engine {
                 continue;
             }
             let hit = match (nr, target) {
-                (libc::SYS_kill, -1) => true,
+                (libc::SYS_kill, -1) | (libc::SYS_pidfd_send_signal, _) => true,
                 (libc::SYS_kill, 0) => group_of(facts.pid) == own.and_then(|own| self.group_of_process(own)),
                 (libc::SYS_kill, group) if group < 0 => group_in_cage(facts.pid) == Some(group.unsigned_abs()),
                 _ => {
@@ -190,17 +230,33 @@ impl Engine {
                             .any(|(_, task)| task.process == process && task.number == target.unsigned_abs())
                 }
             };
-            if hit && is_dying(facts.pid) {
+            if hit && self.is_dying(process) {
                 dying.push(process);
             }
         }
-        for process in dying {
-            self.reap_process(process)?;
-        }
-        Ok(())
+        self.reap_doomed(dying)
     }
 
-    fn group_of_process(&self, process: super::task::ProcessId) -> Option<i32> {
+    /// The process that a number in the cage stands for: its own, or that of one of its threads.
+    fn process_of_number(&self, number: u32) -> Option<ProcessId> {
+        self.tasks.iter().find(|(_, task)| task.number == number).map(|(_, task)| task.process)
+    }
+
+    /// True when SIGKILL has reached a process. Nobody in it runs, so a thread of its that does is on the way to its end, or to telling so.
+    pub(super) fn is_dying(&self, process: ProcessId) -> bool {
+        for id in self.tasks.of_process(process) {
+            let Some(tid) = self.tasks.get(id).map(|task| task.tid) else { continue };
+            match fate_of(tid) {
+                // A first thread that has ended waits as a zombie for the others: ask them.
+                Fate::Zombie => {}
+                Fate::Dies => return true,
+                Fate::Lives => return false,
+            }
+        }
+        true
+    }
+
+    fn group_of_process(&self, process: ProcessId) -> Option<i32> {
         group_of(self.tasks.process(process)?.pid)
     }
 
@@ -260,13 +316,31 @@ fn group_in_cage(pid: Pid) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("NSpgid:"))?.split_ascii_whitespace().next_back()?.parse().ok()
 }
 
-/// True when SIGKILL has reached the process: pending or already at work.
-fn is_dying(pid: Pid) -> bool {
-    let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else { return true };
-    let state = status.lines().find_map(|line| line.strip_prefix("State:\t")).unwrap_or("X");
-    state.starts_with(['Z', 'X'])
-        || Signals::parse(&status).pending & bit(libc::SIGKILL) != 0
-        || !state.starts_with('t')
+/// What becomes of a thread that waits.
+enum Fate {
+    Lives,
+    Dies,
+    Zombie,
+}
+
+/// Looks until it is clear whether SIGKILL has reached a thread: pending, or at work. A thread that waits is not running, unless it was just
+/// woken to die.
+fn fate_of(tid: Pid) -> Fate {
+    for _ in 0..FATE_LOOKS_MAX {
+        let Ok(status) = std::fs::read_to_string(format!("/proc/{tid}/status")) else { return Fate::Zombie };
+        let state = status.lines().find_map(|line| line.strip_prefix("State:\t")).unwrap_or("X");
+        if state.starts_with(['Z', 'X']) {
+            return Fate::Zombie;
+        }
+        if Signals::parse(&status).pending & bit(libc::SIGKILL) != 0 || super::events::is_exiting(tid) {
+            return Fate::Dies;
+        }
+        if !state.starts_with('R') {
+            return Fate::Lives;
+        }
+        std::thread::sleep(std::time::Duration::from_micros(FATE_LOOK_US));
+    }
+    Fate::Lives
 }
 
 #[cfg(test)]

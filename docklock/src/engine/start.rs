@@ -1,11 +1,13 @@
 //! The engine's birth: its order, its one task, its loop, its report.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use bpi_policies::Policy;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::Pid;
 
 use super::model::clock::{Clock, SECOND_NS};
@@ -15,7 +17,7 @@ use super::model::timers::Timers;
 use super::order::{Attach, Order, Word};
 use super::task::{State, Tasks};
 use super::trace::Trace;
-use super::{Engine, EngineError, SPIN_LOOK_S, calls, counts, events, exec, open_log};
+use super::{Engine, EngineError, SPIN_LOOK_S, calls, counts, events, exec, guest, open_log};
 use crate::kernel::ears::Ears;
 use crate::kernel::{self, tracee};
 
@@ -65,6 +67,8 @@ impl Engine {
         // Faster by half where the kernel has it; without it calls are only slower.
         drop(kernel::notify_sync_wake_up(listener.as_fd()));
         share_one_processor(pid)?;
+        tracee::set_plain_priority(pid).map_err(EngineError::edge("give a task the plain priority"))?;
+        have_descriptors()?;
         let ears = Ears::new(listener, SPIN_LOOK_S).map_err(EngineError::edge("hear of children"))?;
         tracee::seize(pid).map_err(EngineError::edge("become the task's tracer"))?;
         kernel::leave_rseq();
@@ -101,6 +105,10 @@ impl Engine {
             counters: counts::Counters { tasks_most: 1, ..Default::default() },
             escapes: Vec::new(),
             ended_by: None,
+            crash: None,
+            socket_names: calls::name::Names::default(),
+            fallen: BTreeMap::new(),
+            doomed: BTreeSet::new(),
             outside: Vec::new(),
             shares_users: same_namespace(pid, "user"),
             outside_input: false,
@@ -113,8 +121,11 @@ impl Engine {
             no_deadline_before: u64::MAX,
             jumps: 0,
             signals_sent: false,
+            signals_to: BTreeSet::new(),
+            killer: None,
             progress: false,
             spin_since: None,
+            asleep: None,
             order,
         })
     }
@@ -140,6 +151,15 @@ fn listener_of(pid: Pid, number: i32) -> Result<OwnedFd, EngineError> {
         }
     }
     Err(EngineError::Edge { deed: "take the task's listener", source: std::io::Error::from_raw_os_error(libc::ETIME) })
+}
+
+/// Raises the engine's own limit of descriptors as far as a host lets it: every wait of a task is held by duplicates.
+fn have_descriptors() -> Result<(), EngineError> {
+    let failed =
+        |errno: nix::errno::Errno| EngineError::Edge { deed: "set the limit of descriptors", source: errno.into() };
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).map_err(failed)?;
+    let limit = hard.min(guest::DESCRIPTORS_MAX);
+    setrlimit(Resource::RLIMIT_NOFILE, limit, hard).map_err(failed)
 }
 
 /// Engine and tasks run on one processor, one at a time: a call and its answer are then two switches and no wake-up of another core.

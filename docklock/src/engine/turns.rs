@@ -4,6 +4,7 @@
 //! turn ends when its task blocks, ends, yields, or has made its quantum of calls while somebody else is ready. When nobody is ready the
 //! logical clock jumps to the next deadline. When there is none either, everybody waits for something outside, or for ever.
 
+use std::collections::BTreeSet;
 use std::os::fd::AsRawFd;
 
 use super::task::{Awaited, ProcessId, Resume, State, TaskId, Wait};
@@ -62,13 +63,20 @@ impl Engine {
 
     /// Makes every task ready whose descriptors have become so, oldest task first. Nobody runs meanwhile, so the answer is settled.
     pub(super) fn look_at_files(&mut self) -> bool {
-        let mut woken = Vec::new();
+        // One call for all: a thousand tasks that wait would cost a thousand calls at every turn.
+        let (mut polled, mut owners, mut woken) = (Vec::new(), Vec::new(), BTreeSet::new());
         for (id, task) in self.tasks.iter() {
-            if let State::Blocked(Wait::Files(files)) = &task.state
-                && any_ready(task.tid, files)
-            {
-                woken.push(id);
+            if let State::Blocked(Wait::Files(files)) = &task.state {
+                polled.extend(files.iter().filter(|file| file.signals.is_none()).map(pollfd));
+                owners.resize(polled.len(), id);
+                let wanted = files.iter().filter_map(|file| file.signals).fold(0, |sum, set| sum | set);
+                if wanted != 0 && super::signals::is_pending(task.tid, wanted) {
+                    woken.insert(id);
+                }
             }
+        }
+        if !polled.is_empty() && tracee::poll_now(&mut polled) > 0 {
+            woken.extend(polled.iter().zip(owners).filter(|(entry, _)| entry.revents != 0).map(|(_, owner)| owner));
         }
         for id in &woken {
             self.ready(*id, Resume::Retry);
@@ -140,11 +148,11 @@ impl Engine {
     pub(super) fn pick(&mut self) -> Result<(), EngineError> {
         let mut looks = 0;
         while self.current.is_none() && !self.tasks.is_empty() && self.ended_by.is_none() {
-            if self.signals_sent {
+            if self.signals_are_due() {
                 self.scan_signals()?;
             }
             self.fire()?;
-            if self.signals_sent {
+            if self.signals_are_due() {
                 self.scan_signals()?;
             }
             self.look_at_files();

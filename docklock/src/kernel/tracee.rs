@@ -143,6 +143,24 @@ pub fn set_registers(pid: Pid, registers: &Registers) -> io::Result<()> {
     ptrace(libc::PTRACE_SETREGS, pid, 0, std::ptr::from_ref(registers) as usize).map(drop)
 }
 
+/// The signals that a stopped task blocks, signal 1 in the lowest bit (PTRACE_GETSIGMASK).
+///
+/// # Errors
+/// As [`registers`].
+pub fn signal_mask(pid: Pid) -> io::Result<u64> {
+    let mut mask: u64 = 0;
+    ptrace(libc::PTRACE_GETSIGMASK, pid, size_of::<u64>(), (&raw mut mask) as usize)?;
+    Ok(mask)
+}
+
+/// Sets them.
+///
+/// # Errors
+/// As [`registers`].
+pub fn set_signal_mask(pid: Pid, mask: u64) -> io::Result<()> {
+    ptrace(libc::PTRACE_SETSIGMASK, pid, size_of::<u64>(), (&raw const mask) as usize).map(drop)
+}
+
 /// The sender of the signal a task is stopped by: its pid as the tracer sees it, and `si_code`.
 ///
 /// # Errors
@@ -254,6 +272,22 @@ pub fn send_timer_signal(process: Pid, thread: Option<Pid>, signal: i32, timer: 
     Ok(())
 }
 
+/// Gives a process the priorities that one has by default, whatever its parent's are: nice value 0, no I/O class (setpriority(2),
+/// ioprio_set(2)).
+///
+/// # Errors
+/// `EACCES` without the right to raise a priority that is lower.
+pub fn set_plain_priority(pid: Pid) -> io::Result<()> {
+    const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+    let who = pid.as_raw() as libc::id_t;
+    // SAFETY: integers only.
+    unsafe {
+        check(libc::setpriority(libc::PRIO_PROCESS, who, 0).into())?;
+        check(libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, pid.as_raw(), 0))?;
+    }
+    Ok(())
+}
+
 /// Makes rdtsc and rdtscp of the calling thread raise SIGSEGV (PR_SET_TSC, prctl(2)). Inherited by fork and exec.
 /// From here on the thread must not read the clock through the vDSO.
 ///
@@ -296,6 +330,23 @@ pub fn coarse_time_s() -> io::Result<i64> {
     // SAFETY: `time` is a live timespec, which the call writes.
     unsafe { check(libc::syscall(libc::SYS_clock_gettime, libc::CLOCK_REALTIME_COARSE, &raw mut time)) }?;
     Ok(time.tv_sec)
+}
+
+/// The system call in which a thread sleeps, interruptibly, and its arguments (state S and `syscall` of proc(5)); `None` while it runs, waits
+/// for a disk, or is in a stop.
+pub fn sleeps_in(tid: Pid) -> Option<(i64, [u64; 6])> {
+    let stat = std::fs::read_to_string(format!("/proc/{tid}/stat")).ok()?;
+    if !stat.rsplit_once(") ")?.1.starts_with('S') {
+        return None;
+    }
+    let text = std::fs::read_to_string(format!("/proc/{tid}/syscall")).ok()?;
+    let mut fields = text.split_ascii_whitespace();
+    let number = fields.next()?.parse().ok()?;
+    let mut args = [0; 6];
+    for argument in &mut args {
+        *argument = u64::from_str_radix(fields.next()?.strip_prefix("0x")?, 16).ok()?;
+    }
+    Some((number, args))
 }
 
 /// How many of `fds` are ready now; their revents say for what (poll(2) with no timeout).

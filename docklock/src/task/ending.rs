@@ -46,11 +46,11 @@ fn end(task: &Task) {
     let at = SystemTime::now();
     // `start` holds the phase until it knows whether the program ran.
     let phase = std::mem::replace(&mut *task.phase(), Phase::Stopped);
-    let seal =
-        conclude(task, phase, ending, at).map_err(|error| error.to_string()).and_then(|conclusion| match conclusion {
-            Conclusion::Receipt(appended) => Ok(appended),
-            Conclusion::Abort(reason) => Err(reason),
-        });
+    let (ending, seal) = match conclude(task, phase, ending, at) {
+        Ok(Conclusion::Receipt(appended, ending)) => (ending, Ok(appended)),
+        Ok(Conclusion::Abort(reason)) => (ending, Err(reason)),
+        Err(error) => (ending, Err(error.to_string())),
+    };
     if let Err(reason) = &seal {
         tracing::warn!(container = task.id, reason, "no receipt");
     }
@@ -58,7 +58,8 @@ fn end(task: &Task) {
 }
 
 enum Conclusion {
-    Receipt(Appended),
+    /// With how it ended: the engine may know better than waitpid(2).
+    Receipt(Appended, Ending),
     Abort(String),
 }
 
@@ -83,7 +84,7 @@ fn conclude(task: &Task, phase: Phase, ending: Ending, at: SystemTime) -> Result
     let _span = span("seal");
     match outcome {
         Ok(facts) => match receipt(task, &facts) {
-            Ok(appended) => Ok(Conclusion::Receipt(appended)),
+            Ok(appended) => Ok(Conclusion::Receipt(appended, facts.ending)),
             Err(error) => {
                 // Perhaps it was this receipt that could not be made, and an abort can: then the gap has its reason at once.
                 task.intent.abort(&task.shared, &format!("the receipt could not be made: {error}"))?;
@@ -117,6 +118,7 @@ fn measure(task: &Task, started: SystemTime, ending: Ending, finished: SystemTim
         return Err(crate::streams::StreamError::StillOpen { stream: "an output stream" }.into());
     }
     let report = task.supervisor.finish()?;
+    let ending = report.crash.map_or(ending, Ending::Signaled);
     let stats = task.group.stats()?;
     let outputs = {
         let _span = span("outputs");

@@ -12,7 +12,7 @@ use crate::engine::guest::{self, kind};
 use crate::engine::model::folder::{Form, Listing, parse};
 use crate::engine::model::metadata::FileId;
 use crate::engine::task::{Call, ProcessId, TaskId};
-use crate::engine::{Engine, EngineError, Verdict};
+use crate::engine::{Engine, EngineError, Fault, Verdict};
 use crate::kernel::tracee;
 
 /// Most bytes one call is served: more than any libc asks for.
@@ -62,8 +62,10 @@ impl Engine {
 
     /// Reads a folder through a descriptor of our own: the guest's position stays where it is.
     fn list(&mut self, tid: nix::unistd::Pid, number: i32, folder: FileId) -> Result<Listing, crate::engine::Trouble> {
-        let own = File::open(format!("/proc/{tid}/fd/{number}")).map_err(EngineError::edge("open a guest's folder"))?;
-        let raw = tracee::read_folder(own.as_fd()).map_err(EngineError::edge("read a guest's folder"))?;
+        // One that is gone, such as that of a dead process in /proc, is the guest's own trouble.
+        let told = |error: std::io::Error| Fault(-i64::from(error.raw_os_error().unwrap_or(libc::ENOENT)));
+        let own = File::open(format!("/proc/{tid}/fd/{number}")).map_err(told)?;
+        let raw = tracee::read_folder(own.as_fd()).map_err(told)?;
         let entries = parse(&raw).map_err(|error| EngineError::Edge {
             deed: "read a guest's folder",
             source: std::io::Error::other(error.to_string()),

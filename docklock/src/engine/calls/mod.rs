@@ -7,6 +7,7 @@ mod fstat;
 mod futex;
 mod identity;
 mod life;
+pub(super) mod name;
 mod poll;
 pub(super) mod proc;
 pub(super) mod random;
@@ -112,6 +113,11 @@ impl Engine {
             | libc::SYS_epoll_wait
             | libc::SYS_epoll_pwait
             | libc::SYS_epoll_pwait2 => self.poll(id, call),
+            libc::SYS_bind => self.bind(id, call),
+            libc::SYS_connect | libc::SYS_listen => {
+                self.name_before_use(id, call.args[0] as i32);
+                self.try_now(id)
+            }
             libc::SYS_futex => self.futex(id, call),
             libc::SYS_sched_yield => self.sched_yield(id),
 
@@ -132,6 +138,9 @@ impl Engine {
             | libc::SYS_pidfd_send_signal => self.send_signal(id, call),
             libc::SYS_rt_sigtimedwait => self.wait_for_signal(id, call),
             libc::SYS_rt_sigsuspend | libc::SYS_pause => self.suspend(id, call),
+
+            // The kernel's own way to go on with a wait; the waits here never leave one, and without one it answers so.
+            libc::SYS_restart_syscall => Ok(Verdict::Return(-i64::from(libc::EINTR))),
 
             // These change names and not bytes; the folder's own times are told by what the kernel shows, see `file`.
             libc::SYS_mkdir

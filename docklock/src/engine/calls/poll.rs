@@ -1,5 +1,6 @@
 //! poll(2), select(2) and epoll_wait(2): the kernel answers what is settled; timeouts are logical.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use nix::unistd::Pid;
@@ -95,6 +96,16 @@ impl Engine {
         members.iter().any(|member| member.signals.is_some()).then_some(members)
     }
 
+    /// The descriptors that a call in the kernel waits for: all of a poll, else what its first argument names.
+    pub(in crate::engine) fn waited_for(&mut self, id: TaskId, call: &Call) -> Vec<OwnedFd> {
+        let polls = matches!(call.nr, libc::SYS_poll | libc::SYS_ppoll | libc::SYS_select | libc::SYS_pselect6);
+        if polls && let Ok(tid) = self.tid(id) {
+            let watched = self.watched(id, tid, call).ok().flatten();
+            return watched.map_or_else(Vec::new, |watched| watched.files.into_iter().map(|file| file.fd).collect());
+        }
+        self.descriptor(id, call.args[0] as i32).into_iter().collect()
+    }
+
     /// The call's descriptors. `None`: one of them does not exist, or there are too many.
     fn watched(&mut self, id: TaskId, tid: Pid, call: &Call) -> Result<Option<Watched>, Trouble> {
         match call.nr {
@@ -118,12 +129,18 @@ impl Engine {
         }
         let mut entries = vec![0; count * POLLFD_BYTES];
         guest::read(tid, call.args[0], &mut entries)?;
-        let mut files = Vec::with_capacity(count);
+        let mut files: Vec<Awaited> = Vec::new();
+        // A caller may name one descriptor a thousand times; one duplicate of it is enough.
+        let mut places: HashMap<i32, usize> = HashMap::new();
         for entry in entries.chunks_exact_mut(POLLFD_BYTES) {
             let number = i32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
-            if number >= 0 {
+            let events = i16::from_le_bytes([entry[4], entry[5]]);
+            if let Some(file) = places.get(&number).and_then(|place| files.get_mut(*place)) {
+                file.events |= events;
+            } else if number >= 0 {
                 let Some(fd) = self.descriptor(id, number) else { return Ok(None) };
-                files.push(self.awaited(fd, i16::from_le_bytes([entry[4], entry[5]])));
+                places.insert(number, files.len());
+                files.push(self.awaited(fd, events));
             }
             entry[6..].fill(0);
         }

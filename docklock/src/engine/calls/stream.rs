@@ -113,6 +113,9 @@ impl Engine {
     }
 
     pub(super) fn write(&mut self, id: TaskId, call: &Call) -> Answer {
+        if matches!(call.nr, libc::SYS_sendto | libc::SYS_sendmsg | libc::SYS_sendmmsg) {
+            self.name_before_use(id, call.args[0] as i32);
+        }
         let Some((fd, stat)) = self.file(id, call.args[0] as i32) else { return Ok(Verdict::Continue) };
         if kind(&stat) == libc::S_IFREG {
             let now = self.clock.now();
@@ -149,6 +152,10 @@ impl Engine {
         };
         let Some((to, target)) = self.file(id, to as i32) else { return Ok(Verdict::Continue) };
         let Some((from, source)) = self.file(id, from as i32) else { return Ok(Verdict::Continue) };
+        // The kernel would move the host's random bytes; where it cannot transfer it says EINVAL too, and programs fall back to read(2).
+        if super::random::is_random(&source) {
+            return Err(guest::EINVAL.into());
+        }
         if kind(&target) == libc::S_IFREG {
             let now = self.clock.now();
             self.metadata.written(FileId { dev: target.st_dev, ino: target.st_ino }, now);

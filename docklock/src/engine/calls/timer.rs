@@ -192,7 +192,11 @@ impl Engine {
                 Kind::Descriptor { .. } => Ok(()),
             };
             self.forgiving(told, "send the signal of a timer")?;
-            self.signals_sent = true;
+            self.signals_to.insert(id);
+            // As for kill(2): over when its target is gone. The first process cannot be killed by anything inside.
+            if firing.signal == libc::SIGKILL && self.is_dying(id) {
+                self.reap_process(id)?;
+            }
         }
         Ok(())
     }

@@ -7,7 +7,7 @@
 //! system call would not do, and libraries fall back to the call when it is missing.
 //!
 //! The image is read as a stranger's: each offset is checked, loops are bounded by the image, and an image that makes no sense is an error.
-//! Absent on purpose: the data pages beside the image (`[vvar]`), which a program that looks for them can still read.
+//! Absent on purpose: the data pages beside the image (`[vvar]`); the program is made to unmap them (`engine::vvar`).
 
 use std::collections::BTreeMap;
 
