@@ -1,9 +1,12 @@
 //! Mounts and hidden paths: nothing of the host's kernel can be written, nothing the policy names can be reached.
+//!
+//! Where tasks take turns the machine that a program sees is the engine's: /proc holds processes alone, /sys is a memory file system that the
+//! engine fills, control groups are absent.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
-use bpi_policies::Policy;
+use bpi_policies::{Policy, Schedule};
 use oci_spec::runtime::{Mount, Spec};
 
 use super::PlanError;
@@ -30,11 +33,42 @@ pub(super) fn cage(spec: &mut Spec, policy: &Policy) -> Result<(), PlanError> {
         })?;
     }
     let profile = policy.profile();
+    if profile.schedule == Schedule::Turns {
+        show_no_machine_of_the_host(spec);
+    }
     let linux = spec.linux_mut().as_mut().ok_or(PlanError::Missing { what: "linux" })?;
     let masked = union(linux.masked_paths().as_deref(), &profile.masked_paths);
     let readonly = union(linux.readonly_paths().as_deref(), &profile.readonly_paths);
     linux.set_masked_paths(Some(masked)).set_readonly_paths(Some(readonly));
     Ok(())
+}
+
+/// Leaves out what tells of the host: files of /proc that belong to no process (proc(5), subset=pid, Linux 5.8), what others mounted over such
+/// files, all of /sys and the control groups. The engine answers for the files that a program may find there.
+fn show_no_machine_of_the_host(spec: &mut Spec) {
+    // The runtime writes a specification's kernel parameters below the container's own /proc/sys.
+    let whole =
+        spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref()).is_some_and(|sysctl| !sysctl.is_empty());
+    let Some(mounts) = spec.mounts_mut() else { return };
+    mounts.retain(|mount| {
+        let over_proc = is_bind(mount) && mount.destination().starts_with("/proc");
+        !over_proc && !matches!(mount.typ().as_deref(), Some("cgroup" | "cgroup2"))
+    });
+    for mount in mounts {
+        match mount.typ().as_deref() {
+            Some("sysfs") => {
+                let options = ["nosuid", "nodev", "noexec", "mode=755", "size=1m"].map(str::to_owned).to_vec();
+                mount.set_typ(Some("tmpfs".to_owned())).set_source(Some("tmpfs".into())).set_options(Some(options));
+            }
+            Some("proc") if !whole => {
+                let mut options = mount.options().clone().unwrap_or_default();
+                options.retain(|option| !option.starts_with("subset="));
+                options.push("subset=pid".to_owned());
+                mount.set_options(Some(options));
+            }
+            _ => {}
+        }
+    }
 }
 
 /// The order does not matter to the kernel, so the sorted one makes equal plans equal.

@@ -97,6 +97,7 @@ impl Engine {
                 Outcome::Exited(_) | Outcome::Killed(_) => Ok(()),
             };
         };
+        self.finish_change(id);
         match outcome {
             Outcome::Exited(_) | Outcome::Killed(_) => self.on_end(id, outcome),
             Outcome::Stopped { event: libc::PTRACE_EVENT_EXEC, .. } => self.on_exec(id, pid),
@@ -162,17 +163,11 @@ impl Engine {
     }
 
     fn add_child_process(&mut self, parent: ProcessId, child: Pid, number: u32, flags: u64) -> ProcessId {
-        let (memory, random, grandparent) = self
-            .tasks
-            .process(parent)
-            .map_or((0, false, None), |process| (process.memory, process.random, process.parent));
+        let (memory, grandparent) =
+            self.tasks.process(parent).map_or((0, None), |process| (process.memory, process.parent));
         let memory = if flags & libc::CLONE_VM as u64 != 0 { memory } else { self.tasks.new_memory() };
         let parent = if flags & libc::CLONE_PARENT as u64 != 0 { grandparent } else { Some(parent) };
-        let process = self.tasks.add_process(child, number, parent, memory);
-        if let Some(process) = self.tasks.process_mut(process) {
-            process.random = random;
-        }
-        process
+        self.tasks.add_process(child, number, parent, memory)
     }
 
     /// A new program: other threads of its process are gone, and a vfork parent may go on.
@@ -204,7 +199,6 @@ impl Engine {
         if let Some(process) = self.tasks.process_mut(process) {
             process.memory = memory;
             process.maps = None;
-            process.random = false;
         }
         self.current = Some(id);
         self.counters.execs += 1;
@@ -411,6 +405,7 @@ impl Engine {
         };
         self.record(task.number, Event::End as i32, status, [0; 2])?;
         self.futexes.remove(id.0);
+        self.forget_folder(id);
         let memory = self.tasks.process(task.process).map_or(0, |process| process.memory);
         if let Some(address) = task.clear_tid {
             self.wake_futex_of(memory, address);

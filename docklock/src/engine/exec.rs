@@ -44,8 +44,7 @@ impl Engine {
             ("entropy", exercised(random)),
             ("file-metadata", "controlled"),
             ("pids", "controlled"),
-            // A name is judged by its text: `//proc`, a `..` and a symbolic link lead past it to the host's files.
-            ("procfs", "uncontrolled"),
+            ("procfs", if self.hosts_mounts { "uncontrolled" } else { "controlled" }),
             ("rdrand", exercised(counters.rdrand > 0)),
             ("rdtsc", exercised(counters.tsc > 0)),
             ("rlimits", "controlled"),
@@ -74,11 +73,17 @@ impl Engine {
     /// The first program begins: from here on everything is decided and recorded.
     pub(super) fn begin(&mut self, id: TaskId) -> Result<(), EngineError> {
         self.started = true;
+        if let Some(pid) = self.tasks.get(id).map(|task| task.tid) {
+            // The executor began in the host's root.
+            self.names = super::calls::path::Names::of(pid)?;
+            self.furnish_mounts(pid)?;
+        }
         for number in 0..3 {
             let Some(fd) = self.descriptor(id, number) else { continue };
             let stat =
                 fstat(&fd).map_err(|errno| EngineError::Edge { deed: "look at a stream", source: errno.into() })?;
             let kind = guest::kind(&stat);
+            self.random.opened |= super::calls::random::is_random(&stat);
             // A device such as /dev/null is no way out; a terminal's slave is.
             if matches!(kind, libc::S_IFREG | libc::S_IFDIR) || (kind == libc::S_IFCHR && major(stat.st_rdev) == 1) {
                 continue;

@@ -22,6 +22,16 @@ pub(super) const ERESTART_RESTARTBLOCK: i64 = -516;
 /// Bytes of the `syscall` instruction.
 const SYSCALL_BYTES: u64 = 2;
 
+/// What became of a call that changes files.
+pub(super) enum Changed {
+    /// Its task is gone.
+    Gone,
+    /// The task makes it again at once.
+    Again,
+    /// It has returned this, and its task is stopped.
+    Done(i64),
+}
+
 impl Engine {
     /// Runs the call. The task is stopped afterwards, or gone: then there are no registers.
     pub(super) fn hook(&mut self, id: TaskId) -> Result<Option<Registers>, EngineError> {
@@ -39,6 +49,28 @@ impl Engine {
             self.record(number, call.nr as i32, result, [call.args[0], call.args[1]])?;
         }
         Ok(registers)
+    }
+
+    /// As [`Self::hook`], for a call that changes files. A stop that is armed keeps an overlay from copying a file up (splice(2) looks for signals
+    /// first): then the kernel makes the call again, and the engine lets it through without a stop. Whether a file lies in an upper layer is the
+    /// host's, so the log has the same record of either; `hidden` says that it could happen.
+    pub(super) fn hook_change(&mut self, id: TaskId, hidden: bool) -> Result<Changed, EngineError> {
+        self.counters.hooks += 1;
+        let Some(call) = self.tasks.get_mut(id).and_then(|task| task.call.take()) else { return Ok(Changed::Gone) };
+        let told = |engine: &Self| kernel::notify_reply(engine.ears.listener(), call.id, Reply::Continue);
+        let Some(registers) = self.armed(id, told)? else { return Ok(Changed::Gone) };
+        let result = registers.rax as i64;
+        if hidden && is_restart(result) {
+            if let Some(task) = self.tasks.get_mut(id) {
+                task.again = Some(call);
+            }
+            self.release(id)?;
+            return Ok(Changed::Again);
+        }
+        let shown = if hidden { CONTINUED } else { result };
+        let number = self.number_of(id);
+        self.record(number, call.nr as i32, shown, [call.args[0], call.args[1]])?;
+        Ok(Changed::Done(result))
     }
 
     /// Arms the stop, answers by `told`, and waits for the stop.

@@ -161,6 +161,11 @@ pub(crate) struct Engine {
     random: calls::random::Random,
     boot_id: String,
     folders: calls::folder::Folders,
+    names: calls::path::Names,
+    /// A file system is mounted in the cage that shows the host's kernel or machine.
+    hosts_mounts: bool,
+    /// What is to be noted when a call that was let through has returned.
+    afterwards: Option<calls::change::Afterwards>,
     trace: Trace,
     counts: Counts,
     counters: Counters,
@@ -254,9 +259,11 @@ impl Engine {
         if !self.started {
             return self.before_start(&call);
         }
-        self.counters.calls += 1;
+        self.finish_change(id);
+        let again = self.tasks.get(id).and_then(|task| task.again).is_some_and(|former| former.repeats(&call));
         if let Some(task) = self.tasks.get_mut(id) {
             task.call = Some(call);
+            task.again = task.again.filter(|_| again);
             let carried = task.carried.take().filter(|carried| carried.nr == call.nr);
             task.timed_out = carried.is_some_and(|carried| carried.timed_out);
             task.retried = carried.is_some();
@@ -269,6 +276,11 @@ impl Engine {
             self.ready(id, Resume::Retry);
             return self.give_up_or_escape(self.is_strict(), sentence);
         }
+        if again {
+            // One call to the guest: it costs once.
+            return self.decide(id);
+        }
+        self.counters.calls += 1;
         self.clock.advance(CALL_NS);
         self.fire()?;
         if self.signals_are_due() && self.tasks.len() > 1 {

@@ -24,6 +24,13 @@ pub(super) struct Call {
     pub args: [u64; 6],
 }
 
+impl Call {
+    /// True for the same call made once more.
+    pub fn repeats(&self, other: &Self) -> bool {
+        (self.nr, self.arch, self.args) == (other.nr, other.arch, other.args)
+    }
+}
+
 /// How a ready task is let go when its turn comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Resume {
@@ -117,6 +124,8 @@ pub(super) struct Task {
     pub state: State,
     /// The call it waits in.
     pub call: Option<Call>,
+    /// The call that it makes again, because a stop kept the kernel from it.
+    pub again: Option<Call>,
     /// True while it is in a ptrace stop and not in a notification.
     pub stopped: bool,
     /// Order of arrival in its queue.
@@ -153,8 +162,6 @@ pub(super) struct Process {
     pub zombie: bool,
     /// /proc/pid/maps of its address space, once somebody asked.
     pub maps: Option<File>,
-    /// It, or one it comes from, has opened a random device.
-    pub random: bool,
 }
 
 /// Both tables.
@@ -172,7 +179,7 @@ impl Tasks {
     pub fn add_process(&mut self, pid: Pid, number: u32, parent: Option<ProcessId>, memory: u64) -> ProcessId {
         let id = ProcessId(self.next_process);
         self.next_process += 1;
-        let process = Process { pid, number, parent, memory, tasks: 0, zombie: false, maps: None, random: false };
+        let process = Process { pid, number, parent, memory, tasks: 0, zombie: false, maps: None };
         self.processes.insert(id, process);
         id
     }
@@ -191,6 +198,7 @@ impl Tasks {
             process,
             state,
             call: None,
+            again: None,
             stopped: false,
             arrival: 0,
             deadline: None,

@@ -107,9 +107,12 @@ def fill(merged, variation, files):
     dice.shuffle(files)
     for source, name, mode in files:
         put(work / name, source.read_bytes(), mode)
+    os.utime(tree / "link", (1600000000, 1600000000), follow_symlinks=False)
     for path in (tree / "sub", tree, work):
         os.chmod(path, 0o777)
         os.utime(path, (1600000000, 1600000000))
+    # The layer that was just made is the root folder of the image.
+    os.utime(merged, (1600000000, 1600000000))
 
 
 def put(path, content, mode):

@@ -8,8 +8,6 @@ use std::os::fd::OwnedFd;
 use nix::unistd::Pid;
 
 use super::Answer;
-use super::file::on_host;
-use crate::engine::guest::kind;
 use crate::engine::task::{Resume, State, TaskId, Wait};
 use crate::engine::{Engine, EngineError, Trouble, Verdict};
 
@@ -20,13 +18,12 @@ const NO_END: i32 = libc::O_PATH | libc::O_DIRECTORY;
 type FifoId = (u64, u64);
 
 impl Engine {
-    /// Opens a FIFO; `None` for any other file.
+    /// Opens a FIFO that this process reaches as `host`; `None` when nobody could wait for it.
     pub(super) fn open_fifo(
         &mut self,
         id: TaskId,
-        tid: Pid,
-        folder: i32,
-        path: &[u8],
+        host: &str,
+        fifo: FifoId,
         flags: i32,
     ) -> Result<Option<Verdict>, Trouble> {
         let mode = flags & libc::O_ACCMODE;
@@ -37,22 +34,16 @@ impl Engine {
         if !waits && !self.tasks.iter().any(|(_, task)| matches!(task.state, State::Blocked(Wait::Fifo { .. }))) {
             return Ok(None);
         }
-        let host = on_host(tid, folder, path);
-        let Ok(stat) = nix::sys::stat::stat(host.as_str()) else { return Ok(None) };
-        if kind(&stat) != libc::S_IFIFO {
-            return Ok(None);
-        }
-        let fifo = (stat.st_dev, stat.st_ino);
         let met = self.tasks.get_mut(id).and_then(|task| task.fifo_holder.take());
         let partners = self.fifo_partners(fifo, mode);
         if met.is_none() && partners.is_empty() {
-            if waits && !self.other_end_is_open(&host, mode) {
+            if waits && !self.other_end_is_open(host, mode) {
                 self.block(id, Wait::Fifo { device: fifo.0, inode: fifo.1, mode }, None);
                 return Ok(Some(Verdict::Settled));
             }
             return Ok(Some(Verdict::Continue));
         }
-        self.meet(id, &host, met, &partners).map(Some)
+        self.meet(id, host, met, &partners).map(Some)
     }
 
     /// The tasks that wait for an end of this FIFO that `mode` opens.

@@ -1,16 +1,22 @@
-//! Files by name and descriptor: opening, metadata, times, mappings.
+//! Files by name and descriptor: opening, metadata, mappings.
 //!
-//! The kernel resolves every name, as the task and in its root; the engine only rewrites what comes back.
+//! The kernel resolves every name, as the task and in its root; the engine only rewrites what comes back, and answers itself where a name leads
+//! into /proc.
+
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::unistd::Pid;
 
 use super::Answer;
-use super::proc::{Behind, is_ours};
+use super::path::{End, Lead, Named, first_path};
+use super::proc::Behind;
 use crate::engine::code::Made;
 use crate::engine::guest::{self, kind};
 use crate::engine::model::metadata::{
-    FileId, STAT_BYTES, STATFS_BYTES, STATX_BYTES, utime_times, utimensat_times, utimes_times,
+    FileId, STAT_BYTES, STATFS_BYTES, STATX_BYTES, plain_stat, plain_statfs, plain_statx,
 };
+use crate::engine::model::place::Place;
+use crate::engine::model::procfs::Synth;
 use crate::engine::task::{Call, TaskId};
 use crate::engine::{Engine, Fault, Verdict};
 
@@ -27,12 +33,52 @@ impl Engine {
             _ => call.args[1],
         };
         let tid = self.tid(id)?;
+        let (lead, follow) = self.lead_of_call(id, call)?;
+        let place = match lead {
+            Lead::Proc(place) => Some(place),
+            _ => None,
+        };
+        if let Some(place) = &place {
+            match self.what(id, place, "") {
+                Synth::Absent => return Err(ENOENT.into()),
+                Synth::Bytes(_) => return self.stat_plain(tid, call.nr, buffer, place),
+                // What a link to a namespace leads to has a number of the host's.
+                Synth::Link(_) if follow => return self.stat_plain(tid, call.nr, buffer, place),
+                _ => {}
+            }
+        }
         let Some(registers) = self.hook(id)? else { return Ok(Verdict::Settled) };
         if registers.rax == 0 {
-            self.rewrite(tid, call.nr, buffer);
+            let rewritten = self.rewrite(tid, call, buffer, place);
+            self.must_be_rewritten(rewritten);
         }
         self.release(id)?;
         Ok(Verdict::Settled)
+    }
+
+    /// Where the path that a call names leads, and whether a link at its end counts as what it leads to.
+    fn lead_of_call(&mut self, id: TaskId, call: &Call) -> Result<(Lead, bool), crate::engine::Trouble> {
+        match first_path(call) {
+            Some((folder, address, follow)) if address != 0 => {
+                let path = guest::read_path(self.tid(id)?, address)?;
+                Ok((self.lead(id, &Named { folder, path: &path, follow })?, follow))
+            }
+            _ => Ok((Lead::Elsewhere, true)),
+        }
+    }
+
+    /// A file of /proc that the kernel does not have.
+    fn stat_plain(&mut self, tid: Pid, nr: i64, buffer: u64, place: &Place) -> Answer {
+        if nr == libc::SYS_statx {
+            let mut raw = plain_statx();
+            self.metadata.rewrite_statx_of_proc(&mut raw, place.ino());
+            guest::write(tid, buffer, &raw)?;
+        } else {
+            let mut raw = plain_stat();
+            self.metadata.rewrite_stat_of_proc(&mut raw, place.ino());
+            guest::write(tid, buffer, &raw)?;
+        }
+        Ok(Verdict::Return(0))
     }
 
     /// What the kernel has written and the engine could not is the host's answer: the receipt tells.
@@ -43,24 +89,57 @@ impl Engine {
     }
 
     /// The kernel has just written there; a guest that took the page away meanwhile has nothing to read.
-    fn rewrite(&mut self, tid: Pid, nr: i64, buffer: u64) {
-        if nr == libc::SYS_statx {
-            let rewritten = guest::peek::<STATX_BYTES>(tid, buffer).and_then(|mut raw| {
-                self.metadata.rewrite_statx(&mut raw);
-                guest::write(tid, buffer, &raw)
-            });
-            self.must_be_rewritten(rewritten);
+    fn rewrite(&mut self, tid: Pid, call: &Call, buffer: u64, place: Option<Place>) -> Result<(), Fault> {
+        if call.nr == libc::SYS_statx {
+            let mut raw = guest::peek::<STATX_BYTES>(tid, buffer)?;
+            match self.place_seen(tid, call, FileId::of_statx(&raw), place)? {
+                Some(place) => self.metadata.rewrite_statx_of_proc(&mut raw, place.ino()),
+                None => self.metadata.rewrite_statx(&mut raw),
+            }
+            guest::write(tid, buffer, &raw)
         } else {
-            let rewritten = guest::peek::<STAT_BYTES>(tid, buffer).and_then(|mut raw| {
-                self.metadata.rewrite_stat(&mut raw);
-                guest::write(tid, buffer, &raw)
-            });
-            self.must_be_rewritten(rewritten);
+            let mut raw = guest::peek::<STAT_BYTES>(tid, buffer)?;
+            match self.place_seen(tid, call, FileId::of_stat(&raw), place)? {
+                Some(place) => self.metadata.rewrite_stat_of_proc(&mut raw, place.ino()),
+                None => self.metadata.rewrite_stat(&mut raw),
+            }
+            guest::write(tid, buffer, &raw)
         }
+    }
+
+    /// The place below /proc that the kernel looked at, if it was one: as its path was understood, or behind the descriptor that the call names.
+    fn place_seen(&self, tid: Pid, call: &Call, file: FileId, place: Option<Place>) -> Result<Option<Place>, Fault> {
+        match place {
+            Some(place) if self.names.is_proc(file.dev) => Ok(Some(place)),
+            _ => self.place_behind(tid, call.args[0] as i32, file),
+        }
+    }
+
+    /// The place below /proc behind a descriptor that leads to `file`; `None` when that lies elsewhere.
+    ///
+    /// # Errors
+    /// When it lies below /proc and nobody knows where: the kernel found a way that the engine did not, and what it says is the host's.
+    pub(super) fn place_behind(&self, tid: Pid, number: i32, file: FileId) -> Result<Option<Place>, Fault> {
+        if !self.names.is_proc(file.dev) {
+            return Ok(None);
+        }
+        self.place_of(tid, number).map(Some).ok_or(guest::EFAULT)
     }
 
     pub(super) fn statfs(&mut self, id: TaskId, call: &Call) -> Answer {
         let tid = self.tid(id)?;
+        if let (Lead::Proc(place), _) = self.lead_of_call(id, call)? {
+            match self.what(id, &place, "") {
+                Synth::Absent => return Err(ENOENT.into()),
+                Synth::Bytes(_) => {
+                    let mut raw = plain_statfs();
+                    self.metadata.rewrite_statfs(&mut raw);
+                    guest::write(tid, call.args[1], &raw)?;
+                    return Ok(Verdict::Return(0));
+                }
+                _ => {}
+            }
+        }
         let Some(registers) = self.hook(id)? else { return Ok(Verdict::Settled) };
         if registers.rax == 0 {
             let rewritten = guest::peek::<STATFS_BYTES>(tid, call.args[1]).and_then(|mut raw| {
@@ -81,119 +160,46 @@ impl Engine {
             _ => (call.args[0] as i32, call.args[1], call.args[2] as i32),
         };
         let path = guest::read_path(tid, name)?;
-        let path = absolute(tid, folder, path);
-        if is_ours(&path) {
-            return match self.behind(id, &path) {
-                Behind::Bytes(bytes) if flags & libc::O_ACCMODE == libc::O_RDONLY => {
-                    self.hand_in(id, call, &bytes, flags & libc::O_CLOEXEC != 0)
+        let follow =
+            flags & libc::O_NOFOLLOW == 0 && flags & (libc::O_CREAT | libc::O_EXCL) != libc::O_CREAT | libc::O_EXCL;
+        let named = Named { folder, path: &path, follow };
+        match self.lead(id, &named)? {
+            Lead::Proc(place) => return self.open_proc(id, call, &place, flags),
+            Lead::Random => self.random.opened = true,
+            Lead::Fifo => {
+                if let End::File { folder, name, file: Some(stat) } = self.find(id, &named)?
+                    && stat.st_mode & libc::S_IFMT == libc::S_IFIFO
+                    && let Some(verdict) =
+                        self.open_fifo(id, &on_host(&folder, &name), (stat.st_dev, stat.st_ino), flags)?
+                {
+                    return Ok(verdict);
                 }
-                Behind::Bytes(_) => Err(Fault(-i64::from(libc::EACCES)).into()),
-                Behind::Kernel => {
-                    if path.ends_with(b"/mem") && flags & libc::O_ACCMODE != libc::O_RDONLY {
-                        self.code_is_made(Made::ThroughProc);
-                    }
-                    Ok(Verdict::Continue)
-                }
-                Behind::Nothing => Err(ENOENT.into()),
-            };
-        }
-        if path.starts_with(b"/dev/") {
-            if let Some(process) = self.tasks.get(id).map(|task| task.process)
-                && path.ends_with(b"random")
-                && let Some(process) = self.tasks.process_mut(process)
-            {
-                process.random = true;
             }
-            return Ok(Verdict::Continue);
+            Lead::Elsewhere => {}
         }
-        if let Some(verdict) = self.open_fifo(id, tid, folder, &path, flags)? {
-            return Ok(verdict);
-        }
-        if flags & (libc::O_CREAT | libc::O_TRUNC) != 0 {
-            return self.open_for_change(id, flags);
+        if flags & libc::O_PATH == 0 && changes(flags) {
+            return self.open_for_change(id, &named, flags);
         }
         Ok(Verdict::Continue)
     }
 
-    /// A file that may be made or emptied gets its logical date at once.
-    fn open_for_change(&mut self, id: TaskId, flags: i32) -> Answer {
-        let Some(registers) = self.hook(id)? else { return Ok(Verdict::Settled) };
-        let result = registers.rax as i64;
-        if crate::engine::hook::is_restart(result) {
-            self.try_again_later(id, &registers, None)?;
-            return Ok(Verdict::Settled);
-        }
-        if result >= 0
-            && let Some((_, stat)) = self.file(id, result as i32)
-            && kind(&stat) == libc::S_IFREG
-            && (stat.st_size == 0 || flags & libc::O_TRUNC != 0)
-        {
-            let now = self.clock.now();
-            let file = FileId { dev: stat.st_dev, ino: stat.st_ino };
-            self.metadata.written(file, now);
-        }
-        self.release(id)?;
-        Ok(Verdict::Settled)
-    }
-
-    pub(super) fn set_times(&mut self, id: TaskId, call: &Call) -> Answer {
-        let tid = self.tid(id)?;
-        let now = self.clock.realtime();
-        let (folder, name, times, follow) = match call.nr {
-            libc::SYS_utime | libc::SYS_utimes => (libc::AT_FDCWD, call.args[0], call.args[1], true),
-            libc::SYS_futimesat => (call.args[0] as i32, call.args[1], call.args[2], true),
-            _ => {
-                (call.args[0] as i32, call.args[1], call.args[2], call.args[3] as i32 & libc::AT_SYMLINK_NOFOLLOW == 0)
-            }
-        };
-        let (atime, mtime) = match call.nr {
-            libc::SYS_utime => {
-                let raw = if times == 0 { None } else { Some(guest::peek::<16>(tid, times)?) };
-                let (atime, mtime) = utime_times(raw.as_ref(), now);
-                (Some(atime), Some(mtime))
-            }
-            nr => {
-                let raw = if times == 0 { None } else { Some(guest::peek::<32>(tid, times)?) };
-                if nr == libc::SYS_utimensat {
-                    utimensat_times(raw.as_ref(), now)?
-                } else {
-                    let (atime, mtime) = utimes_times(raw.as_ref(), now)?;
-                    (Some(atime), Some(mtime))
+    fn open_proc(&mut self, id: TaskId, call: &Call, place: &Place, flags: i32) -> Answer {
+        let mode = flags & libc::O_ACCMODE;
+        match self.behind(id, place) {
+            Behind::Nothing => Err(ENOENT.into()),
+            Behind::Kernel => {
+                if mode != libc::O_RDONLY && place.parts().last() == Some(&&b"mem"[..]) {
+                    self.code_is_made(Made::ThroughProc);
                 }
+                Ok(Verdict::Continue)
             }
-        };
-        // Which file is meant is asked before the call, and counts if the kernel agrees.
-        let file = if name == 0 {
-            self.file(id, folder).map(|(_, stat)| stat)
-        } else {
-            let path = guest::read_path(tid, name)?;
-            let host = on_host(tid, folder, &path);
-            if follow { nix::sys::stat::stat(host.as_str()).ok() } else { nix::sys::stat::lstat(host.as_str()).ok() }
-        };
-        let Some(registers) = self.hook(id)? else { return Ok(Verdict::Settled) };
-        if registers.rax == 0
-            && let Some(stat) = file
-        {
-            self.metadata.set_times(FileId { dev: stat.st_dev, ino: stat.st_ino }, atime, mtime);
+            Behind::Bytes { written: true, .. } if mode == libc::O_WRONLY => Ok(Verdict::Continue),
+            Behind::Bytes { .. } if flags & libc::O_DIRECTORY != 0 => Err(Fault(-i64::from(libc::ENOTDIR)).into()),
+            Behind::Bytes { bytes, .. } if mode == libc::O_RDONLY => {
+                self.hand_in(id, call, &bytes, flags & libc::O_CLOEXEC != 0)
+            }
+            Behind::Bytes { .. } => Err(Fault(-i64::from(libc::EACCES)).into()),
         }
-        self.release(id)?;
-        Ok(Verdict::Settled)
-    }
-
-    /// truncate(2) and its like change a file's date.
-    pub(super) fn resize(&mut self, id: TaskId, call: &Call) -> Answer {
-        let tid = self.tid(id)?;
-        let stat = if call.nr == libc::SYS_truncate {
-            let path = guest::read_path(tid, call.args[0])?;
-            nix::sys::stat::stat(on_host(tid, libc::AT_FDCWD, &path).as_str()).ok()
-        } else {
-            self.file(id, call.args[0] as i32).map(|(_, stat)| stat)
-        };
-        if let Some(stat) = stat {
-            let now = self.clock.now();
-            self.metadata.written(FileId { dev: stat.st_dev, ino: stat.st_ino }, now);
-        }
-        Ok(Verdict::Continue)
     }
 
     /// A mapping that can be executed, or through which a file can be written (mmap(2), mprotect(2): both have the protection third).
@@ -212,55 +218,55 @@ impl Engine {
         if call.args[2] & libc::PROT_EXEC as u64 != 0 { self.map_code(id, call) } else { Ok(Verdict::Continue) }
     }
 
-    /// Names below /proc and /sys exist only where they are answered.
+    /// Looks at a name: access(2) and its like.
     pub(super) fn look_up(&mut self, id: TaskId, call: &Call) -> Answer {
-        let tid = self.tid(id)?;
-        let (folder, name) = match call.nr {
-            libc::SYS_readlink | libc::SYS_access => (libc::AT_FDCWD, call.args[0]),
-            _ => (call.args[0] as i32, call.args[1]),
-        };
-        let path = absolute(tid, folder, guest::read_path(tid, name)?);
-        if !is_ours(&path) {
-            return Ok(Verdict::Continue);
-        }
-        match self.behind(id, &path) {
-            Behind::Kernel => Ok(Verdict::Continue),
-            Behind::Bytes(_) if matches!(call.nr, libc::SYS_readlink | libc::SYS_readlinkat) => {
-                Err(guest::EINVAL.into())
-            }
-            Behind::Bytes(_) => {
+        let (Lead::Proc(place), _) = self.lead_of_call(id, call)? else { return Ok(Verdict::Continue) };
+        match self.what(id, &place, "") {
+            Synth::Absent => Err(ENOENT.into()),
+            Synth::Bytes(_) => {
                 let mode = call.args[if call.nr == libc::SYS_access { 1 } else { 2 }] as i32;
                 let refused = mode & (libc::W_OK | libc::X_OK) != 0;
                 Ok(Verdict::Return(if refused { -i64::from(libc::EACCES) } else { 0 }))
             }
-            Behind::Nothing => Err(ENOENT.into()),
+            _ => Ok(Verdict::Continue),
         }
+    }
+
+    /// readlink(2): below /proc a link may show a number of the host's.
+    pub(super) fn read_link(&mut self, id: TaskId, call: &Call) -> Answer {
+        let (Lead::Proc(place), _) = self.lead_of_call(id, call)? else { return Ok(Verdict::Continue) };
+        let text = match self.what(id, &place, "") {
+            Synth::Absent => return Err(ENOENT.into()),
+            Synth::Bytes(_) => return Err(guest::EINVAL.into()),
+            Synth::Link(text) => Some(text.as_bytes().to_vec()),
+            _ => match place.task() {
+                Some((number, tail)) if matches!(tail.as_slice(), [b"fd", _]) => {
+                    let file = String::from_utf8_lossy(&tail.join(&b'/')).into_owned();
+                    self.descriptor_link(number, &file)
+                }
+                _ => None,
+            },
+        };
+        // The kernel says what is wrong with a descriptor that is none.
+        let Some(text) = text else { return Ok(Verdict::Continue) };
+        let (buffer, capacity) = match call.nr {
+            libc::SYS_readlink => (call.args[1], call.args[2]),
+            _ => (call.args[2], call.args[3]),
+        };
+        let capacity = usize::try_from(capacity as i32).ok().filter(|capacity| *capacity > 0).ok_or(guest::EINVAL)?;
+        let shown = &text[..text.len().min(capacity)];
+        guest::write(self.tid(id)?, buffer, shown)?;
+        Ok(Verdict::Return(shown.len() as i64))
     }
 }
 
-/// A relative name below a descriptor or working directory that lies in /proc or /sys becomes absolute; any other stays.
-fn absolute(tid: Pid, folder: i32, path: Vec<u8>) -> Vec<u8> {
-    if path.first() == Some(&b'/') || path.is_empty() {
-        return path;
-    }
-    let link = if folder == libc::AT_FDCWD { format!("/proc/{tid}/cwd") } else { format!("/proc/{tid}/fd/{folder}") };
-    match nix::fcntl::readlink(link.as_str()) {
-        Ok(at) => {
-            use std::os::unix::ffi::OsStrExt;
-            let at = at.as_bytes();
-            if is_ours(at) { [at, b"/", &path].concat() } else { path }
-        }
-        Err(_) => path,
-    }
+/// True for flags of open(2) by which a file may be made, emptied or written.
+fn changes(flags: i32) -> bool {
+    flags & (libc::O_CREAT | libc::O_TRUNC) != 0 || flags & libc::O_ACCMODE != libc::O_RDONLY
 }
 
-/// A guest's path as this process reaches it. Symbolic links that are absolute lead astray: what is found so only names a file, for its
-/// dates or as a FIFO, and is never opened for a guest.
-pub(super) fn on_host(tid: Pid, folder: i32, path: &[u8]) -> String {
-    let path = String::from_utf8_lossy(path);
-    match path.strip_prefix('/') {
-        Some(rest) => format!("/proc/{tid}/root/{rest}"),
-        None if folder == libc::AT_FDCWD => format!("/proc/{tid}/cwd/{path}"),
-        None => format!("/proc/{tid}/fd/{folder}/{path}"),
-    }
+/// A name in a folder of the cage as this process reaches it.
+fn on_host(folder: &OwnedFd, name: &[u8]) -> String {
+    let folder = format!("/proc/self/fd/{}", folder.as_raw_fd());
+    if name.is_empty() { folder } else { format!("{folder}/{}", String::from_utf8_lossy(name)) }
 }

@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use nix::unistd::Pid;
 
 use crate::engine::guest;
+use crate::engine::model::metadata::FileId;
 use crate::engine::task::{Call, TaskId};
 use crate::engine::{Engine, Fault, Trouble, Verdict};
 use crate::kernel::facts;
@@ -35,12 +36,20 @@ impl Engine {
         match of.statx {
             None => {
                 let Ok(mut raw) = facts::stat(file.as_fd()) else { return Ok(None) };
-                self.metadata.rewrite_stat(&mut raw);
+                match self.place_behind(tid, of.number, FileId::of_stat(&raw)) {
+                    Ok(Some(place)) => self.metadata.rewrite_stat_of_proc(&mut raw, place.ino()),
+                    Ok(None) => self.metadata.rewrite_stat(&mut raw),
+                    Err(_) => return Ok(None),
+                }
                 guest::write(tid, of.buffer, &raw)?;
             }
             Some((flags, mask)) => {
                 let Ok(mut raw) = facts::statx(file.as_fd(), flags, mask) else { return Ok(None) };
-                self.metadata.rewrite_statx(&mut raw);
+                match self.place_behind(tid, of.number, FileId::of_statx(&raw)) {
+                    Ok(Some(place)) => self.metadata.rewrite_statx_of_proc(&mut raw, place.ino()),
+                    Ok(None) => self.metadata.rewrite_statx(&mut raw),
+                    Err(_) => return Ok(None),
+                }
                 guest::write(tid, of.buffer, &raw)?;
             }
         }

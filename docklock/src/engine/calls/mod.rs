@@ -1,5 +1,6 @@
 //! The calls of class virtual: one function for each group, one table from number to function.
 
+pub(super) mod change;
 mod fifo;
 pub(super) mod file;
 pub(super) mod folder;
@@ -8,6 +9,7 @@ mod futex;
 mod identity;
 mod life;
 pub(super) mod name;
+pub(super) mod path;
 mod poll;
 pub(super) mod proc;
 pub(super) mod random;
@@ -48,14 +50,10 @@ impl Engine {
             | libc::SYS_recvmmsg
             | libc::SYS_accept
             | libc::SYS_accept4 => self.read(id, call),
-            libc::SYS_write
-            | libc::SYS_pwrite64
-            | libc::SYS_writev
-            | libc::SYS_pwritev
-            | libc::SYS_pwritev2
-            | libc::SYS_sendto
-            | libc::SYS_sendmsg
-            | libc::SYS_sendmmsg => self.write(id, call),
+            libc::SYS_write | libc::SYS_pwrite64 | libc::SYS_writev | libc::SYS_pwritev | libc::SYS_pwritev2 => {
+                self.write(id, call)
+            }
+            libc::SYS_sendto | libc::SYS_sendmsg | libc::SYS_sendmmsg => self.write(id, call),
 
             libc::SYS_clock_gettime => self.clock_gettime(id, call),
             libc::SYS_clock_getres => self.clock_getres(id, call),
@@ -100,11 +98,25 @@ impl Engine {
             libc::SYS_utimensat | libc::SYS_utime | libc::SYS_utimes | libc::SYS_futimesat => self.set_times(id, call),
             libc::SYS_truncate | libc::SYS_ftruncate | libc::SYS_fallocate => self.resize(id, call),
             libc::SYS_mmap | libc::SYS_mprotect | libc::SYS_pkey_mprotect => self.map(id, call),
-            libc::SYS_readlink
-            | libc::SYS_readlinkat
-            | libc::SYS_access
-            | libc::SYS_faccessat
-            | libc::SYS_faccessat2 => self.look_up(id, call),
+            libc::SYS_readlink | libc::SYS_readlinkat => self.read_link(id, call),
+            libc::SYS_access | libc::SYS_faccessat | libc::SYS_faccessat2 => self.look_up(id, call),
+            libc::SYS_chmod
+            | libc::SYS_fchmod
+            | libc::SYS_fchmodat
+            | libc::SYS_chown
+            | libc::SYS_fchown
+            | libc::SYS_lchown
+            | libc::SYS_fchownat
+            | libc::SYS_setxattr
+            | libc::SYS_lsetxattr
+            | libc::SYS_fsetxattr
+            | libc::SYS_removexattr
+            | libc::SYS_lremovexattr
+            | libc::SYS_fremovexattr => self.change_attributes(id, call),
+            libc::SYS_chdir | libc::SYS_fchdir => {
+                self.change_folder();
+                Ok(Verdict::Continue)
+            }
 
             libc::SYS_poll
             | libc::SYS_ppoll
@@ -142,7 +154,6 @@ impl Engine {
             // The kernel's own way to go on with a wait; the waits here never leave one, and without one it answers so.
             libc::SYS_restart_syscall => Ok(Verdict::Return(-i64::from(libc::EINTR))),
 
-            // These change names and not bytes; the folder's own times are told by what the kernel shows, see `file`.
             libc::SYS_mkdir
             | libc::SYS_mkdirat
             | libc::SYS_mknod
@@ -156,7 +167,7 @@ impl Engine {
             | libc::SYS_link
             | libc::SYS_linkat
             | libc::SYS_symlink
-            | libc::SYS_symlinkat => Ok(Verdict::Continue),
+            | libc::SYS_symlinkat => self.change_names(id, call),
 
             libc::SYS_copy_file_range | libc::SYS_sendfile | libc::SYS_splice | libc::SYS_tee => {
                 self.transfer(id, call)

@@ -1,76 +1,115 @@
-//! Files of /proc and /sys: made or cleaned here, and handed in as memory files.
+//! Files of /proc: made or cleaned here, and handed in as memory files; and the folder /sys, filled once.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 use nix::unistd::Pid;
 
-use crate::engine::model::metadata::FileId;
-use crate::engine::model::procfs::{self, Facts, FilterKind, Of, Synth};
+use crate::engine::model::metadata::{FileId, device};
+use crate::engine::model::place::Place;
+use crate::engine::model::procfs::{self, Facts, FilterKind, Synth};
 use crate::engine::task::{Call, TaskId};
 use crate::engine::{Engine, EngineError, Trouble, Verdict};
 use crate::kernel::tracee;
 
-/// What stands behind a name below /proc or /sys.
+/// File systems that show the host's kernel or machine (proc_pid_mountinfo(5)): none of them belongs into a cage under turns.
+const HOSTS: [&str; 11] = [
+    "sysfs",
+    "cgroup",
+    "cgroup2",
+    "debugfs",
+    "tracefs",
+    "securityfs",
+    "bpf",
+    "configfs",
+    "efivarfs",
+    "pstore",
+    "fusectl",
+];
+
+/// File systems whose files have dates of the host's kernel alone: they began with a namespace, maybe before the cage.
+const KERNELS: [&str; 2] = ["mqueue", "devpts"];
+
+/// What stands behind a place below /proc.
 pub(super) enum Behind {
-    /// These bytes.
-    Bytes(Vec<u8>),
+    /// These bytes; a program may write to the kernel's file of that name.
+    Bytes { bytes: Vec<u8>, written: bool },
     /// What the kernel has.
     Kernel,
     /// Nothing.
     Nothing,
 }
 
-/// True for a name that this room answers.
-pub(super) fn is_ours(path: &[u8]) -> bool {
-    let below = |root: &[u8]| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
-    below(b"/proc") || below(b"/sys")
-}
-
 impl Engine {
-    /// What a path below /proc or /sys gives to this task.
-    pub(super) fn behind(&mut self, id: TaskId, path: &[u8]) -> Behind {
-        let uuid = if path.ends_with(b"/uuid") { self.random.uuid() } else { String::new() };
+    /// What a place below /proc gives to this task, by its name alone.
+    pub(super) fn what(&self, id: TaskId, place: &Place, uuid: &str) -> Synth {
         let facts = Facts {
             monotonic_ns: self.clock.monotonic(),
             epoch_s: self.policy.profile().epoch,
             hostname: &self.order.hostname,
             domainname: &self.order.domainname,
             boot_id: &self.boot_id,
-            uuid: &uuid,
+            uuid,
             tasks: self.tasks.len() as u32,
+            own: self.caller(id).process,
         };
-        let (of, kind) = match procfs::answer(path, &facts) {
-            Synth::Bytes(bytes) => return Behind::Bytes(bytes),
-            Synth::Pass => return Behind::Kernel,
-            Synth::Absent => return Behind::Nothing,
-            Synth::Filter { of, kind } => (of, kind),
-        };
-        // A profile that shows the host's processor shows what the host's kernel tells of it.
-        if kind == FilterKind::Auxv && !self.shows_baseline() {
-            return Behind::Kernel;
+        match procfs::answer(place, &facts) {
+            // A profile that shows the host's processor shows what the host's kernel tells of it.
+            Synth::Filter(FilterKind::Auxv) if !self.shows_baseline() => Synth::Pass,
+            what => what,
         }
-        let Some(pid) = self.meant(id, of) else { return Behind::Nothing };
-        // The kernel writes the numbers of the reader's own namespace: it must read as the guest would, from the guest's /proc.
-        let number = self.tasks.iter().find(|(_, task)| task.tid == pid).map(|(_, task)| task.number);
-        let Some(number) = number else { return Behind::Nothing };
-        let Some(own) = self.tasks.get(id).map(|task| task.tid) else { return Behind::Nothing };
-        let Some(raw) = super::folder::slurp(&format!("/proc/{own}/root/proc/{number}/{}", kind.file())) else {
-            return Behind::Nothing;
-        };
-        let metadata = &mut self.metadata;
-        Behind::Bytes(procfs::filter(kind, &raw, &mut |dev, ino| metadata.vino(FileId { dev, ino })))
     }
 
-    fn meant(&self, id: TaskId, of: Of) -> Option<Pid> {
-        let task = self.tasks.get(id)?;
-        match of {
-            Of::Own => self.tasks.process(task.process).map(|process| process.pid),
-            Of::Thread => Some(task.tid),
-            Of::Number(number) => self.tasks.iter().find(|(_, task)| task.number == number).map(|(_, task)| task.tid),
+    /// What an open of a place below /proc gives to this task.
+    pub(super) fn behind(&mut self, id: TaskId, place: &Place) -> Behind {
+        let uuid = if place.parts().ends_with(&[b"uuid"]) { self.random.uuid() } else { String::new() };
+        let what = self.what(id, place, &uuid);
+        let raw = match what {
+            Synth::Bytes(bytes) => return Behind::Bytes { bytes, written: false },
+            Synth::Pass | Synth::Link(_) => return Behind::Kernel,
+            Synth::Absent => return Behind::Nothing,
+            Synth::Filter(_) | Synth::Descriptor { .. } => self.slurp_place(id, place),
+        };
+        let Some(raw) = raw else { return Behind::Nothing };
+        if let Synth::Descriptor { number, fd } = what {
+            let ino = self.descriptor_ino(number, fd).unwrap_or(0);
+            return Behind::Bytes { bytes: procfs::descriptor(&raw, ino), written: false };
         }
+        let Synth::Filter(kind) = what else { return Behind::Nothing };
+        let metadata = &mut self.metadata;
+        let bytes = procfs::filter(kind, &raw, &mut |dev, ino| metadata.vino(FileId { dev, ino }));
+        Behind::Bytes { bytes, written: kind.is_written() }
+    }
+
+    /// The kernel's file. It writes the numbers of the reader's own namespace, so it is read from the guest's /proc.
+    fn slurp_place(&self, id: TaskId, place: &Place) -> Option<Vec<u8>> {
+        let own = self.tasks.get(id)?.tid;
+        super::folder::slurp(&format!("/proc/{own}/root{}", String::from_utf8_lossy(&place.path())))
+    }
+
+    /// Looks at what is mounted in the cage of the process `pid`, and furnishes its /sys if that is a memory file system.
+    pub(in crate::engine) fn furnish_mounts(&mut self, pid: Pid) -> Result<(), EngineError> {
+        let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo"))
+            .map_err(EngineError::edge("look at the mounts of the cage"))?;
+        self.hosts_mounts = mounts.lines().any(shows_host);
+        for dev in mounts.lines().filter(|line| KERNELS.contains(&kind_of(line))).filter_map(device_of) {
+            self.metadata.kernel_device(dev);
+        }
+        let sys = PathBuf::from(format!("/proc/{pid}/root/sys"));
+        let mounted = mounts.lines().any(|line| line.split(' ').nth(4) == Some("/sys"));
+        if !mounted || !statfs(&sys).is_ok_and(|stat| stat.filesystem_type() == TMPFS_MAGIC) {
+            return Ok(());
+        }
+        for (name, line) in procfs::SYS {
+            let file = sys.join(name);
+            fill(&file, line).map_err(EngineError::edge("furnish /sys"))?;
+        }
+        Ok(())
     }
 
     /// Answers an open(2) with a read-only file of these bytes.
@@ -101,10 +140,66 @@ impl Engine {
     }
 }
 
+/// True for a line of mountinfo whose file system shows the host; /proc itself is answered for.
+fn shows_host(line: &str) -> bool {
+    let kind = kind_of(line);
+    HOSTS.contains(&kind) || (kind == "proc" && line.split(' ').nth(4).is_none_or(|point| !below_proc(point)))
+}
+
+/// The type of file system of a line of mountinfo.
+fn kind_of(line: &str) -> &str {
+    line.split_once(" - ").and_then(|(_, rest)| rest.split(' ').next()).unwrap_or("")
+}
+
+/// The device of a line of mountinfo.
+fn device_of(line: &str) -> Option<u64> {
+    let (major, minor) = line.split(' ').nth(2)?.split_once(':')?;
+    Some(device(major.parse().ok()?, minor.parse().ok()?))
+}
+
+fn below_proc(point: &str) -> bool {
+    point == "/proc" || point.starts_with("/proc/")
+}
+
+fn fill(file: &std::path::Path, line: &str) -> std::io::Result<()> {
+    for folder in file.ancestors().skip(1).take_while(|folder| !folder.exists()).collect::<Vec<_>>().into_iter().rev() {
+        std::fs::create_dir(folder)?;
+        std::fs::set_permissions(folder, Permissions::from_mode(0o755))?;
+    }
+    std::fs::write(file, format!("{line}\n"))?;
+    std::fs::set_permissions(file, Permissions::from_mode(0o444))
+}
+
 /// A file in memory that its holder cannot write.
 fn memory_file(bytes: &[u8]) -> std::io::Result<File> {
     let mut file = File::from(memfd_create(c"proc", MFdFlags::MFD_CLOEXEC)?);
     file.write_all(bytes)?;
     file.rewind()?;
+    file.set_permissions(Permissions::from_mode(0o444))?;
     File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{device_of, shows_host};
+
+    #[test]
+    fn a_mount_that_shows_the_host_is_told_from_the_cages_own() {
+        for line in [
+            "33 24 0:29 / /sys ro - sysfs sysfs ro",
+            "40 33 0:35 / /sys/fs/cgroup ro - cgroup2 cgroup2 rw",
+            "50 24 0:4 / /mnt/proc rw - proc proc rw",
+        ] {
+            assert!(shows_host(line), "{line}");
+        }
+        assert_eq!(device_of("25 24 8:259 / /dev/mqueue rw - mqueue mqueue rw"), Some(0x10_0803));
+        for line in [
+            "25 24 0:5 / /proc rw,nosuid - proc proc rw",
+            "26 25 0:5 /bus /proc/bus ro,nosuid - proc proc rw",
+            "33 24 0:29 / /sys rw master:1 - tmpfs tmpfs rw,size=1024k",
+            "24 20 0:50 / / rw - overlay overlay rw,lowerdir=/sysfs",
+        ] {
+            assert!(!shows_host(line), "{line}");
+        }
+    }
 }

@@ -29,12 +29,21 @@ pub(in crate::engine) struct Random {
     processor: KeyStream,
     /// Any guest has asked.
     pub used: bool,
+    /// Any guest has opened a random device, or was given one. Descriptors outlive programs and travel, so from then on each read is looked at.
+    pub opened: bool,
 }
 
 impl Random {
     pub(in crate::engine) fn new(seed: &[u8; 32]) -> Self {
         let stream = |opener| KeyStream::new(seed, opener);
-        Self { guests: stream(0), auxiliary: stream(1), identity: stream(2), processor: stream(3), used: false }
+        Self {
+            guests: stream(0),
+            auxiliary: stream(1),
+            identity: stream(2),
+            processor: stream(3),
+            used: false,
+            opened: false,
+        }
     }
 
     /// AT_RANDOM of the next program.
@@ -56,8 +65,13 @@ impl Random {
 }
 
 /// True for the devices that give random bytes.
-pub(super) fn is_random(stat: &FileStat) -> bool {
-    kind(stat) == libc::S_IFCHR && RANDOM.contains(&stat.st_rdev)
+pub(in crate::engine) fn is_random(stat: &FileStat) -> bool {
+    kind(stat) == libc::S_IFCHR && is_random_device(stat.st_rdev)
+}
+
+/// The same by the number of a character device.
+pub(super) fn is_random_device(number: u64) -> bool {
+    RANDOM.contains(&number)
 }
 
 impl Engine {

@@ -40,10 +40,9 @@ impl Engine {
     }
 
     pub(super) fn read(&mut self, id: TaskId, call: &Call) -> Answer {
-        let random = self.tasks.get(id).and_then(|task| self.tasks.process(task.process)).is_some_and(|own| own.random);
         // What can make a read wait has no position: pread(2) fails there with ESPIPE.
         let positional = matches!(call.nr, libc::SYS_pread64 | libc::SYS_preadv);
-        if !random && (positional || !self.outside_input && self.is_alone()) {
+        if !self.random.opened && (positional || !self.outside_input && self.is_alone()) {
             return Ok(Verdict::Continue);
         }
         let Some(file) = self.file(id, call.args[0] as i32) else { return Ok(Verdict::Continue) };

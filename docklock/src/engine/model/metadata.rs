@@ -2,13 +2,15 @@
 //!
 //! Inode numbers are handed out from 1000 in order of first sight, so the order of the guest's own calls decides them. A date is the image's as long
 //! as nothing in this run touched the file; a file that the run made or wrote shows the logical time of its last write, which the engine tells
-//! ([`Metadata::created`], [`Metadata::written`], [`Metadata::set_times`]); anything else the run changed shows the epoch. "Touched" is told by
-//! ctime, which no guest can set: so an image from the future keeps its dates too.
-//! atime (unless set by hand), ctime and btime equal mtime. All files are on device 1 and mount 1; a folder has 4096 bytes and one link, as on btrfs.
+//! ([`Metadata::created`], [`Metadata::written`], [`Metadata::changed`], [`Metadata::set_times`]); anything else the run changed shows the epoch.
+//! "Touched" is told by the host's ctime, which no guest can set: so an image from the future keeps its dates too.
+//! ctime is the logical time of the last change, and mtime as long as nothing was changed; atime equals mtime unless set by hand; btime is the
+//! logical time of making, and the epoch for what the run did not make. All files are on device 1 and mount 1; a folder has 4096 bytes and one
+//! link, as on btrfs. A file keeps its record when the host gives it another identity ([`Metadata::same`]): an overlay does so when it copies a file
+//! up. Files of /proc have no record: their numbers follow from their names ([`super::place`]), their dates are the epoch.
 //!
-//! Approximate: a file whose identity changes under the guest (copied up by an overlay whose layers lie on different file systems) gets a new number;
-//! link counts of files, and sizes of symbolic links, are the kernel's. Bound: [`RECORDS_MAX`] files; later ones are not remembered, and
-//! [`Metadata::unremembered`] counts the answers that were given so.
+//! Approximate: link counts of files, and sizes of symbolic links, are the kernel's. Bound: [`RECORDS_MAX`] files; later ones are not remembered,
+//! and [`Metadata::unremembered`] counts the answers that were given so.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,6 +43,8 @@ const KIND: u32 = 0o170_000;
 const DIRECTORY: u32 = 0o040_000;
 const REGULAR: u32 = 0o100_000;
 const SYMLINK: u32 = 0o120_000;
+/// Mode of a file of /proc that the engine makes: regular, and everybody reads it.
+const PLAIN_MODE: u32 = REGULAR | 0o444;
 
 /// STATX_BASIC_STATS, STATX_BTIME, STATX_MNT_ID: what every file system shall seem to know.
 const STATX_MASK: u32 = 0x1fff;
@@ -98,17 +102,17 @@ pub fn device(major: u32, minor: u32) -> u64 {
 #[derive(Debug, Clone, Copy, Default)]
 struct Record {
     vino: u64,
-    /// When the host made the inode, once statx(2) told: a number that is used again has another birth.
-    birth: Option<i128>,
     mtime: Option<i128>,
     atime: Option<i128>,
+    ctime: Option<i128>,
+    /// When the run made it.
+    made: Option<i128>,
 }
 
 /// What is known of a file before its answer is rewritten.
 struct Seen {
     id: FileId,
     mode: u32,
-    birth: Option<i128>,
     mtime: i128,
     ctime: i128,
 }
@@ -118,6 +122,8 @@ struct Shown {
     vino: u64,
     mtime: i128,
     atime: i128,
+    ctime: i128,
+    btime: i128,
 }
 
 /// The files of one run.
@@ -127,6 +133,8 @@ pub struct Metadata {
     epoch_ns: u64,
     kernel_devices: BTreeSet<u64>,
     records: BTreeMap<FileId, Record>,
+    /// Other identities that the host gave to a file, and the one that has its record.
+    others: BTreeMap<FileId, FileId>,
     next_ino: u64,
     unremembered: u64,
 }
@@ -140,35 +148,59 @@ impl Metadata {
             epoch_ns,
             kernel_devices: BTreeSet::new(),
             records: BTreeMap::new(),
+            others: BTreeMap::new(),
             next_ino: INO_START,
             unremembered: 0,
         }
     }
 
-    /// Says that the dates on device `dev` are the host kernel's (sysfs dates from the host's boot): they are shown as the epoch.
-    /// The caller names one device for each mount of the cage, so there are few.
+    /// Says that the dates on device `dev` are the host kernel's: they are shown as the epoch. The caller names at most one device for each mount
+    /// of the cage, so there are few.
     pub fn kernel_device(&mut self, dev: u64) {
         self.kernel_devices.insert(dev);
     }
 
     /// The run made this file at the logical time `now`. It gets a new number even if the host uses an old one again.
     pub fn created(&mut self, id: FileId, now: u64) {
-        let mtime = Some(self.logical(now));
+        let date = Some(self.logical(now));
         let vino = self.hand_out();
-        self.remember(id, Record { vino, mtime, ..Record::default() });
+        self.others.remove(&id);
+        self.remember(id, Record { vino, mtime: date, ctime: date, made: date, ..Record::default() });
     }
 
     /// The run wrote to this file, or changed the names in this folder, at the logical time `now`.
     pub fn written(&mut self, id: FileId, now: u64) {
-        let mtime = Some(self.logical(now));
+        let date = Some(self.logical(now));
         let record = self.record(id);
-        self.remember(id, Record { mtime, ..record });
+        self.remember(id, Record { mtime: date, ctime: date, ..record });
     }
 
-    /// The guest set dates, in nanoseconds since 1970; `None` leaves one as it is. See [`utimensat_times`].
-    pub fn set_times(&mut self, id: FileId, atime: Option<i128>, mtime: Option<i128>) {
+    /// The run changed owner, mode, attributes or names of this file at the logical time `now`, and not its bytes.
+    pub fn changed(&mut self, id: FileId, now: u64) {
+        let ctime = Some(self.logical(now));
         let record = self.record(id);
-        self.remember(id, Record { atime: atime.or(record.atime), mtime: mtime.or(record.mtime), ..record });
+        self.remember(id, Record { ctime, ..record });
+    }
+
+    /// The guest set dates, in nanoseconds since 1970, at the logical time `now`; `None` leaves one as it is. See [`utimensat_times`].
+    pub fn set_times(&mut self, id: FileId, atime: Option<i128>, mtime: Option<i128>, now: u64) {
+        let ctime = Some(self.logical(now));
+        let record = self.record(id);
+        self.remember(id, Record { atime: atime.or(record.atime), mtime: mtime.or(record.mtime), ctime, ..record });
+    }
+
+    /// The host calls the file `known` by the name `other` too: it stays one file to the guest. An overlay whose layers lie on different file
+    /// systems does so when it copies a file up, and one name of a file with two may keep the former identity.
+    pub fn same(&mut self, known: FileId, other: FileId) {
+        let first = self.first(known);
+        if first != self.first(other) && self.others.len() < RECORDS_MAX {
+            self.others.insert(other, first);
+        }
+    }
+
+    /// The identity that has the record.
+    fn first(&self, id: FileId) -> FileId {
+        self.others.get(&id).copied().unwrap_or(id)
     }
 
     /// The number that the guest knows the file by. Inode 0, which is none, stays 0.
@@ -183,77 +215,39 @@ impl Metadata {
 
     /// Rewrites a `struct stat` (stat(2), x86-64) that the kernel filled.
     pub fn rewrite_stat(&mut self, raw: &mut [u8; STAT_BYTES]) {
-        let mode = u32_at(raw, stat::MODE);
         let shown = self.show(&Seen {
             id: FileId::of_stat(raw),
-            mode,
-            birth: None,
+            mode: u32_at(raw, stat::MODE),
             mtime: date_at(raw, stat::MTIME),
             ctime: date_at(raw, stat::CTIME),
         });
-        if mode & KIND == DIRECTORY {
-            put(raw, stat::SIZE, BLOCK_BYTES);
-            put(raw, stat::NLINK, 1);
-        }
-        let size = u64_at(raw, stat::SIZE);
-        let rdev = u64_at(raw, stat::RDEV);
-        put(raw, stat::DEV, DEVICE);
-        put(raw, stat::INO, shown.vino);
-        put(raw, stat::BLKSIZE, BLOCK_BYTES);
-        put(raw, stat::BLOCKS, blocks(mode, size));
-        if rdev >> 8 & 0xfff == PTS_MAJOR {
-            put(raw, stat::RDEV, device(PTS_MAJOR as u32, 0));
-        }
-        for (at, date) in [(stat::ATIME, shown.atime), (stat::MTIME, shown.mtime), (stat::CTIME, shown.mtime)] {
-            let (seconds, nanoseconds) = split(date);
-            raw[at..at + 8].copy_from_slice(&seconds.to_le_bytes());
-            put(raw, at + 8, u64::from(nanoseconds));
-        }
-        raw[stat::PAD..stat::PAD + 4].fill(0);
-        raw[stat::UNUSED..].fill(0);
+        fill_stat(raw, &shown);
+    }
+
+    /// The same for the file of /proc that has the number `vino`.
+    pub fn rewrite_stat_of_proc(&self, raw: &mut [u8; STAT_BYTES], vino: u64) {
+        fill_stat(raw, &self.in_proc(vino));
     }
 
     /// Rewrites a `struct statx` (statx(2)) that the kernel filled. All basic fields, the birth and the mount are always there.
     pub fn rewrite_statx(&mut self, raw: &mut [u8; STATX_BYTES]) {
-        let mode = u32::from(u16::from_le_bytes([raw[statx::MODE], raw[statx::MODE + 1]]));
-        let born = u32_at(raw, statx::MASK) & STATX_BTIME != 0;
         let shown = self.show(&Seen {
             id: FileId::of_statx(raw),
-            mode,
-            birth: born.then(|| short_date_at(raw, statx::BTIME)),
+            mode: mode_of_statx(raw),
             mtime: short_date_at(raw, statx::MTIME),
             ctime: short_date_at(raw, statx::CTIME),
         });
-        if mode & KIND == DIRECTORY {
-            put(raw, statx::SIZE, BLOCK_BYTES);
-            put_u32(raw, statx::NLINK, 1);
-        }
-        let size = u64_at(raw, statx::SIZE);
-        let attributes = u64_at(raw, statx::ATTRIBUTES) & STATX_ATTRIBUTES;
-        put_u32(raw, statx::MASK, STATX_MASK);
-        put_u32(raw, statx::BLKSIZE, BLOCK_BYTES as u32);
-        put(raw, statx::ATTRIBUTES, attributes);
-        put(raw, statx::INO, shown.vino);
-        put(raw, statx::BLOCKS, blocks(mode, size));
-        put(raw, statx::ATTRIBUTES_MASK, STATX_ATTRIBUTES);
-        if u64::from(u32_at(raw, statx::RDEV_MAJOR)) == PTS_MAJOR {
-            put_u32(raw, statx::RDEV_MINOR, 0);
-        }
-        put_u32(raw, statx::DEV_MAJOR, 0);
-        put_u32(raw, statx::DEV_MINOR, DEVICE as u32);
-        put(raw, statx::MNT_ID, MOUNT_ID);
-        raw[statx::PAD..statx::PAD + 2].fill(0);
-        raw[statx::MNT_ID + 8..].fill(0);
-        for (at, date) in [
-            (statx::ATIME, shown.atime),
-            (statx::BTIME, shown.mtime),
-            (statx::CTIME, shown.mtime),
-            (statx::MTIME, shown.mtime),
-        ] {
-            let (seconds, nanoseconds) = split(date);
-            raw[at..at + 8].copy_from_slice(&seconds.to_le_bytes());
-            put(raw, at + 8, u64::from(nanoseconds));
-        }
+        fill_statx(raw, &shown);
+    }
+
+    /// As [`Self::rewrite_stat_of_proc`].
+    pub fn rewrite_statx_of_proc(&self, raw: &mut [u8; STATX_BYTES], vino: u64) {
+        fill_statx(raw, &self.in_proc(vino));
+    }
+
+    fn in_proc(&self, vino: u64) -> Shown {
+        let epoch = self.logical(0);
+        Shown { vino, mtime: epoch, atime: epoch, ctime: epoch, btime: epoch }
     }
 
     /// Rewrites a `struct statfs` (statfs(2), x86-64) that the kernel filled: a file system of the host becomes an overlay of 4 GiB, half full;
@@ -292,7 +286,7 @@ impl Metadata {
     }
 
     fn record(&mut self, id: FileId) -> Record {
-        if let Some(record) = self.records.get(&id) {
+        if let Some(record) = self.records.get(&self.first(id)) {
             return *record;
         }
         let record = Record { vino: self.hand_out(), ..Record::default() };
@@ -301,6 +295,7 @@ impl Metadata {
     }
 
     fn remember(&mut self, id: FileId, record: Record) {
+        let id = self.first(id);
         if self.records.len() < RECORDS_MAX || self.records.contains_key(&id) {
             self.records.insert(id, record);
         } else {
@@ -309,25 +304,107 @@ impl Metadata {
     }
 
     fn show(&mut self, seen: &Seen) -> Shown {
-        let mut record = self.record(seen.id);
-        match (record.birth, seen.birth) {
-            (Some(known), Some(birth)) if known != birth => {
-                record = Record { vino: self.hand_out(), birth: seen.birth, ..Record::default() };
-                self.remember(seen.id, record);
-            }
-            (None, Some(_)) => {
-                record.birth = seen.birth;
-                self.remember(seen.id, record);
-            }
-            _ => {}
-        }
+        let record = self.record(seen.id);
         // Pipes, sockets and devices are not in the image; their dates are the host's.
         let dated =
             matches!(seen.mode & KIND, REGULAR | DIRECTORY | SYMLINK) && !self.kernel_devices.contains(&seen.id.dev);
         let untouched = seen.mtime < self.started_ns || seen.ctime < self.started_ns;
-        let natural = if dated && untouched { seen.mtime } else { i128::from(self.epoch_ns) };
+        let epoch = self.logical(0);
+        let natural = if dated && untouched { seen.mtime } else { epoch };
         let mtime = record.mtime.unwrap_or(natural);
-        Shown { vino: if seen.id.ino == 0 { 0 } else { record.vino }, mtime, atime: record.atime.unwrap_or(mtime) }
+        Shown {
+            vino: if seen.id.ino == 0 { 0 } else { record.vino },
+            mtime,
+            atime: record.atime.unwrap_or(mtime),
+            ctime: record.ctime.unwrap_or(mtime),
+            btime: record.made.unwrap_or(epoch),
+        }
+    }
+}
+
+/// A `struct stat` of a file of /proc that is answered without the kernel: root's, read-only, empty as all files there (proc(5)).
+pub fn plain_stat() -> [u8; STAT_BYTES] {
+    let mut raw = [0; STAT_BYTES];
+    put_u32(&mut raw, stat::MODE, PLAIN_MODE);
+    put(&mut raw, stat::NLINK, 1);
+    raw
+}
+
+/// The same as a `struct statx`.
+pub fn plain_statx() -> [u8; STATX_BYTES] {
+    let mut raw = [0; STATX_BYTES];
+    raw[statx::MODE..statx::MODE + 2].copy_from_slice(&(PLAIN_MODE as u16).to_le_bytes());
+    put_u32(&mut raw, statx::NLINK, 1);
+    raw
+}
+
+/// A `struct statfs` of /proc, to be rewritten: its type, and ST_NOSUID, ST_NODEV, ST_NOEXEC, ST_VALID.
+pub fn plain_statfs() -> [u8; STATFS_BYTES] {
+    let mut raw = [0; STATFS_BYTES];
+    put(&mut raw, statfs::TYPE, KERNELS[0]);
+    put(&mut raw, statfs::FLAGS, 0x2 | 0x4 | 0x8 | 0x20);
+    raw
+}
+
+fn fill_stat(raw: &mut [u8; STAT_BYTES], shown: &Shown) {
+    let mode = u32_at(raw, stat::MODE);
+    if mode & KIND == DIRECTORY {
+        put(raw, stat::SIZE, BLOCK_BYTES);
+        put(raw, stat::NLINK, 1);
+    }
+    let size = u64_at(raw, stat::SIZE);
+    let rdev = u64_at(raw, stat::RDEV);
+    put(raw, stat::DEV, DEVICE);
+    put(raw, stat::INO, shown.vino);
+    put(raw, stat::BLKSIZE, BLOCK_BYTES);
+    put(raw, stat::BLOCKS, blocks(mode, size));
+    if rdev >> 8 & 0xfff == PTS_MAJOR {
+        put(raw, stat::RDEV, device(PTS_MAJOR as u32, 0));
+    }
+    for (at, date) in [(stat::ATIME, shown.atime), (stat::MTIME, shown.mtime), (stat::CTIME, shown.ctime)] {
+        let (seconds, nanoseconds) = split(date);
+        raw[at..at + 8].copy_from_slice(&seconds.to_le_bytes());
+        put(raw, at + 8, u64::from(nanoseconds));
+    }
+    raw[stat::PAD..stat::PAD + 4].fill(0);
+    raw[stat::UNUSED..].fill(0);
+}
+
+fn mode_of_statx(raw: &[u8; STATX_BYTES]) -> u32 {
+    u32::from(u16::from_le_bytes([raw[statx::MODE], raw[statx::MODE + 1]]))
+}
+
+fn fill_statx(raw: &mut [u8; STATX_BYTES], shown: &Shown) {
+    let mode = mode_of_statx(raw);
+    if mode & KIND == DIRECTORY {
+        put(raw, statx::SIZE, BLOCK_BYTES);
+        put_u32(raw, statx::NLINK, 1);
+    }
+    let size = u64_at(raw, statx::SIZE);
+    let attributes = u64_at(raw, statx::ATTRIBUTES) & STATX_ATTRIBUTES;
+    put_u32(raw, statx::MASK, STATX_MASK);
+    put_u32(raw, statx::BLKSIZE, BLOCK_BYTES as u32);
+    put(raw, statx::ATTRIBUTES, attributes);
+    put(raw, statx::INO, shown.vino);
+    put(raw, statx::BLOCKS, blocks(mode, size));
+    put(raw, statx::ATTRIBUTES_MASK, STATX_ATTRIBUTES);
+    if u64::from(u32_at(raw, statx::RDEV_MAJOR)) == PTS_MAJOR {
+        put_u32(raw, statx::RDEV_MINOR, 0);
+    }
+    put_u32(raw, statx::DEV_MAJOR, 0);
+    put_u32(raw, statx::DEV_MINOR, DEVICE as u32);
+    put(raw, statx::MNT_ID, MOUNT_ID);
+    raw[statx::PAD..statx::PAD + 2].fill(0);
+    raw[statx::MNT_ID + 8..].fill(0);
+    for (at, date) in [
+        (statx::ATIME, shown.atime),
+        (statx::BTIME, shown.btime),
+        (statx::CTIME, shown.ctime),
+        (statx::MTIME, shown.mtime),
+    ] {
+        let (seconds, nanoseconds) = split(date);
+        raw[at..at + 8].copy_from_slice(&seconds.to_le_bytes());
+        put(raw, at + 8, u64::from(nanoseconds));
     }
 }
 
@@ -422,9 +499,6 @@ mod statx {
     pub(super) const DEV_MINOR: usize = 140;
     pub(super) const MNT_ID: usize = 144;
 }
-
-/// `STATX_BTIME`.
-const STATX_BTIME: u32 = 0x800;
 
 /// Offsets in `struct statfs`, include/uapi/asm-generic/statfs.h.
 mod statfs {

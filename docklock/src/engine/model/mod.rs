@@ -10,6 +10,7 @@ pub mod folder;
 pub mod futex;
 pub mod instructions;
 pub mod metadata;
+pub mod place;
 pub mod processor;
 pub mod procfs;
 pub mod random;

@@ -3,14 +3,14 @@
 //! [`answer`] is an allow-list. A file named here is synthesised, filtered by [`filter`] or left to the kernel; every other one is absent.
 //! Files of a task are never synthesised outright, since only the kernel knows whether the task exists: the caller reads the kernel's file
 //! and [`filter`] removes what belongs to the host (times, placement, memory pressure, devices, inodes, mount sources).
-//! Paths are judged by their text. What lies behind a link of a task (`cwd`, `fd/N`) is left to the kernel, so the caller resolves such
-//! links before it asks; below `root` the path is judged as if the task's root were the cage's.
+//! Which place a path leads to is asked before ([`super::place`]). The files of /sys are few and never change ([`SYS`]).
 //!
-//! Absent on purpose: reading any file, folder listings, writes (the caller decides on those), namespaces' numbers.
+//! Absent on purpose: reading any file, writes (the caller decides on those).
 
 use std::collections::HashMap;
 
 use super::clock::{MONOTONIC_START_NS, SECOND_NS};
+use super::place::{self, NAMESPACES, Place};
 
 /// The kernel release of a cage, as uname(2) and /proc/sys/kernel/osrelease show it.
 pub const RELEASE: &str = "6.1.0-docklock";
@@ -44,6 +44,8 @@ pub struct Facts<'a> {
     pub uuid: &'a str,
     /// How many tasks live in the cage.
     pub tasks: u32,
+    /// The number of the caller's process.
+    pub own: u32,
 }
 
 /// What an open of a path gives.
@@ -51,28 +53,21 @@ pub struct Facts<'a> {
 pub enum Synth {
     /// A file of these bytes.
     Bytes(Vec<u8>),
-    /// The kernel's file of that task, sent through [`filter`].
-    Filter {
-        /// Whose file.
-        of: Of,
-        /// Which file.
-        kind: FilterKind,
+    /// The kernel's file at the same place, sent through [`filter`].
+    Filter(FilterKind),
+    /// The kernel's file about descriptor `fd` of task `number`, sent through [`descriptor`].
+    Descriptor {
+        /// The task.
+        number: u32,
+        /// The descriptor.
+        fd: u32,
     },
+    /// A symbolic link with this text.
+    Link(&'static str),
     /// What the kernel gives.
     Pass,
     /// ENOENT.
     Absent,
-}
-
-/// Whose file below /proc a path names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Of {
-    /// The caller's process: /proc/self.
-    Own,
-    /// The calling thread: /proc/thread-self, /proc/self/task/N.
-    Thread,
-    /// The task of this number in the cage: /proc/N, /proc/M/task/N.
-    Number(u32),
 }
 
 /// The files of a task that are filtered.
@@ -108,10 +103,24 @@ pub enum FilterKind {
     Cgroup,
     /// /proc/N/auxv
     Auxv,
+    /// /proc/N/wchan
+    Wchan,
+    /// /proc/N/loginuid
+    Loginuid,
+    /// /proc/N/coredump_filter
+    CoredumpFilter,
+    /// /proc/N/oom_score_adj
+    OomScoreAdj,
+    /// /proc/N/oom_adj
+    OomAdj,
+    /// /proc/N/uid_map
+    UidMap,
+    /// /proc/N/gid_map
+    GidMap,
 }
 
 impl FilterKind {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 22] = [
         Self::Stat,
         Self::Statm,
         Self::Status,
@@ -127,7 +136,19 @@ impl FilterKind {
         Self::Mountstats,
         Self::Cgroup,
         Self::Auxv,
+        Self::Wchan,
+        Self::Loginuid,
+        Self::CoredumpFilter,
+        Self::OomScoreAdj,
+        Self::OomAdj,
+        Self::UidMap,
+        Self::GidMap,
     ];
+
+    /// True for a file that programs write; what they write changes the host's behaviour and no answer.
+    pub fn is_written(self) -> bool {
+        matches!(self, Self::CoredumpFilter | Self::OomScoreAdj | Self::OomAdj)
+    }
 
     /// The kernel's name of the file below /proc/N.
     pub fn file(self) -> &'static str {
@@ -147,111 +168,64 @@ impl FilterKind {
             Self::Mountstats => "mountstats",
             Self::Cgroup => "cgroup",
             Self::Auxv => "auxv",
+            Self::Wchan => "wchan",
+            Self::Loginuid => "loginuid",
+            Self::CoredumpFilter => "coredump_filter",
+            Self::OomScoreAdj => "oom_score_adj",
+            Self::OomAdj => "oom_adj",
+            Self::UidMap => "uid_map",
+            Self::GidMap => "gid_map",
         }
     }
 }
 
-/// What an open of `path`, an absolute path below /proc or /sys, gives. A path that leaves the two by `..` is absent.
-pub fn answer(path: &[u8], facts: &Facts<'_>) -> Synth {
-    let Some(parts) = normalise(path) else { return Synth::Absent };
-    let mut parts = parts.as_slice();
-    loop {
-        match parts {
-            [b"proc"] | [b"sys"] => return Synth::Pass,
-            [b"sys", rest @ ..] => return fixed(sys_file(&rest.join(&b'/'))),
-            [b"proc", b"mounts"] => return Synth::Filter { of: Of::Own, kind: FilterKind::Mounts },
-            [b"proc", rest @ ..] => match task_path(rest) {
-                None => return fixed(proc_file(&rest.join(&b'/'), facts)),
-                Some((of, tail)) => match tail {
-                    // The task's root is taken for the cage's, so that this way round shows nothing else than the way ahead.
-                    [b"root", below @ ..] if matches!(below, [b"proc" | b"sys", ..]) => parts = below,
-                    _ => return task_file(of, tail),
-                },
-            },
-            _ => return Synth::Absent,
-        }
+/// What a place below /proc gives.
+pub fn answer(place: &Place, facts: &Facts<'_>) -> Synth {
+    let parts = place.parts();
+    match parts.as_slice() {
+        [] | [b"self" | b"thread-self" | b"mounts"] => return Synth::Pass,
+        _ => {}
     }
-}
-
-/// The parts of a path without empty ones, `.` and `..`; `None` where `..` goes back over what may be a link.
-fn normalise(path: &[u8]) -> Option<Vec<&[u8]>> {
-    let mut parts: Vec<&[u8]> = Vec::new();
-    for part in path.split(|&byte| byte == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => {
-                if parts.iter().any(|&part| matches!(part, b"cwd" | b"root" | b"exe" | b"fd" | b"thread-self")) {
-                    return None;
-                }
-                parts.pop();
-            }
-            _ => parts.push(part),
-        }
+    match place.task() {
+        None => proc_file(&parts.join(&b'/'), facts).map_or(Synth::Absent, |text| Synth::Bytes(text.into_bytes())),
+        Some((number, tail)) => task_file(place, number, &tail, facts),
     }
-    Some(parts)
-}
-
-fn fixed(text: Option<String>) -> Synth {
-    text.map_or(Synth::Absent, |text| Synth::Bytes(text.into_bytes()))
-}
-
-/// A task number as the kernel reads it in a path: decimal, no sign, no leading zero.
-fn number(part: &[u8]) -> Option<u32> {
-    if part.first() == Some(&b'0') || !part.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    std::str::from_utf8(part).ok()?.parse().ok()
-}
-
-/// Splits the parts below /proc into a task and what is below that task's folder; `None` if they name no task.
-fn task_path<'p, 'a>(parts: &'p [&'a [u8]]) -> Option<(Of, &'p [&'a [u8]])> {
-    let (first, tail) = parts.split_first()?;
-    let of = match *first {
-        b"thread-self" => return Some((Of::Thread, tail)),
-        b"self" => Of::Own,
-        first => Of::Number(number(first)?),
-    };
-    let [b"task", thread, tail @ ..] = tail else { return Some((of, tail)) };
-    // A thread's folder has no `task` of its own; left in the tail, it names nothing.
-    Some(match (of, number(thread)) {
-        (_, None) => (of, &parts[1..]),
-        (Of::Number(_), Some(thread)) => (Of::Number(thread), tail),
-        (_, Some(_)) => (Of::Thread, tail),
-    })
 }
 
 /// What the file `tail` of a task's folder gives.
-fn task_file(of: Of, tail: &[&[u8]]) -> Synth {
+fn task_file(place: &Place, number: u32, tail: &[&[u8]], facts: &Facts<'_>) -> Synth {
+    if place.folder().is_some() {
+        return Synth::Pass;
+    }
     match tail {
-        [] | [b"fd" | b"fdinfo" | b"ns" | b"exe"] => Synth::Pass,
-        [b"task"] if of != Of::Thread => Synth::Pass,
-        [b"cwd" | b"root", ..] => Synth::Pass,
-        [b"fd", descriptor, ..] if *descriptor == b"0" || number(descriptor).is_some() => Synth::Pass,
-        [b"mem"] if matches!(of, Of::Own | Of::Thread) => Synth::Pass,
-        [b"comm" | b"cmdline" | b"environ" | b"limits" | b"oom_score_adj" | b"oom_adj"] => Synth::Pass,
-        [b"uid_map" | b"gid_map" | b"setgroups" | b"loginuid" | b"clear_refs" | b"coredump_filter"] => Synth::Pass,
-        [b"personality" | b"wchan"] | [b"attr", b"current"] => Synth::Pass,
+        [b"cwd" | b"root" | b"exe"] => Synth::Pass,
+        [b"fd", fd] if place::numbered(fd).is_some() => Synth::Pass,
+        [b"fdinfo", fd] => place::numbered(fd).map_or(Synth::Absent, |fd| Synth::Descriptor { number, fd }),
+        [b"ns", name] => {
+            let known = NAMESPACES.iter().find(|(known, _)| known.as_bytes() == *name);
+            known.map_or(Synth::Absent, |(_, text)| Synth::Link(text))
+        }
+        [b"mem"] if place.parts().first().copied().and_then(place::number) == Some(facts.own) => Synth::Pass,
+        [b"comm" | b"cmdline" | b"environ" | b"limits" | b"setgroups" | b"clear_refs" | b"personality"] => Synth::Pass,
         [file] => FilterKind::ALL
             .into_iter()
             .find(|kind| kind.file().as_bytes() == *file)
-            .map_or(Synth::Absent, |kind| Synth::Filter { of, kind }),
+            .map_or(Synth::Absent, Synth::Filter),
         _ => Synth::Absent,
     }
 }
 
-/// The text of a file below /sys, by its path there.
-fn sys_file(path: &[u8]) -> Option<String> {
-    let line = match path {
-        b"devices/system/cpu/online" | b"devices/system/cpu/possible" | b"devices/system/cpu/present" => "0",
-        b"devices/system/node/online" => "0",
-        b"kernel/mm/transparent_hugepage/enabled" => "always [madvise] never",
-        b"kernel/mm/transparent_hugepage/shmem_enabled" => "always within_size advise [never] deny force",
-        b"kernel/mm/transparent_hugepage/defrag" => "always defer defer+madvise [madvise] never",
-        b"kernel/mm/transparent_hugepage/hpage_pmd_size" => "2097152",
-        _ => return None,
-    };
-    Some(format!("{line}\n"))
-}
+/// The files below /sys, by their path there, and the line that each holds.
+pub const SYS: [(&str, &str); 8] = [
+    ("devices/system/cpu/online", "0"),
+    ("devices/system/cpu/possible", "0"),
+    ("devices/system/cpu/present", "0"),
+    ("devices/system/node/online", "0"),
+    ("kernel/mm/transparent_hugepage/enabled", "always [madvise] never"),
+    ("kernel/mm/transparent_hugepage/shmem_enabled", "always within_size advise [never] deny force"),
+    ("kernel/mm/transparent_hugepage/defrag", "always defer defer+madvise [madvise] never"),
+    ("kernel/mm/transparent_hugepage/hpage_pmd_size", "2097152"),
+];
 
 /// The text of a file below /proc that belongs to no task, by its path there.
 fn proc_file(path: &[u8], facts: &Facts<'_>) -> Option<String> {
@@ -416,7 +390,34 @@ pub fn filter(kind: FilterKind, raw: &[u8], vino: &mut dyn FnMut(u64, u64) -> u6
             super::processor::furnish(&mut vector);
             vector
         }
+        FilterKind::Wchan => b"0".to_vec(),
+        // Nobody has logged in: (uid_t) -1.
+        FilterKind::Loginuid => b"4294967295".to_vec(),
+        // The kernel's default: anonymous mappings, ELF headers, private huge pages (core(5)).
+        FilterKind::CoredumpFilter => b"00000033\n".to_vec(),
+        FilterKind::OomScoreAdj | FilterKind::OomAdj => b"0\n".to_vec(),
+        FilterKind::UidMap | FilterKind::GidMap => lines(raw).filter_map(id_mapping).flatten().collect(),
     }
+}
+
+/// A row of uid_map (user_namespaces(7)): numbers inside, numbers outside, how many. Outside is the host's: each is shown as itself.
+fn id_mapping(line: &[u8]) -> Option<Vec<u8>> {
+    let mut fields = words(line);
+    let (inside, _outside, count) = (fields.next()?, fields.next()?, fields.next()?);
+    let text = |field| std::str::from_utf8(field).ok();
+    Some(format!("{0:>10} {0:>10} {1:>10}\n", text(inside)?, text(count)?).into_bytes())
+}
+
+/// The kernel's file `raw` about a descriptor (proc_pid_fdinfo(5)): position and flags, `ino` as the cage numbers it, mount 1, and the counter of
+/// an eventfd. What else a kind of file adds is the host's.
+pub fn descriptor(raw: &[u8], ino: u64) -> Vec<u8> {
+    let row = |line: &[u8]| match line.split(|&byte| byte == b':').next() {
+        Some(b"pos" | b"flags" | b"eventfd-count") => Some([line, b"\n"].concat()),
+        Some(b"mnt_id") => Some(b"mnt_id:\t1\n".to_vec()),
+        Some(b"ino") => Some(format!("ino:\t{ino}\n").into_bytes()),
+        _ => None,
+    };
+    lines(raw).filter_map(row).flatten().collect()
 }
 
 fn lines(raw: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -664,10 +665,15 @@ mod tests {
         boot_id: "boot",
         uuid: "fresh",
         tasks: 3,
+        own: 5,
     };
 
+    fn at(path: &str) -> Synth {
+        answer(&Place::of_path(path.as_bytes()).unwrap(), &FACTS)
+    }
+
     fn text(path: &str) -> String {
-        match answer(path.as_bytes(), &FACTS) {
+        match at(path) {
             Synth::Bytes(bytes) => String::from_utf8(bytes).unwrap(),
             other => panic!("{path}: {other:?}"),
         }
@@ -684,21 +690,16 @@ mod tests {
             "/proc/net/tcp",
             "/proc/interrupts",
             "/proc/1/pagemap",
-            "/proc/self/ns/net",
-            "/sys/class/net",
-        ] {
-            assert_eq!(answer(path.as_bytes(), &FACTS), Synth::Absent, "{path}");
-        }
-        for path in [
-            "/proc/../dev/urandom",
-            "/proc/self/cwd/../stat",
+            "/proc/5/attr/current",
+            "/proc/5/ns/none",
+            "/proc/5/stat/x",
             "/proc/01/stat",
             "/proc/4294967296",
             "/proc/2/mem",
-            "/",
-            "",
+            "/proc/5/task/7/task",
+            "/proc/sys",
         ] {
-            assert_eq!(answer(path.as_bytes(), &FACTS), Synth::Absent, "{path}");
+            assert_eq!(at(path), Synth::Absent, "{path}");
         }
     }
 
@@ -706,35 +707,48 @@ mod tests {
     fn facts_show_where_they_belong() {
         assert_eq!(text("/proc/uptime"), "12.34 12.34\n");
         assert_eq!(text("/proc/loadavg"), "0.00 0.00 0.00 1/3 3\n");
-        assert_eq!(text("//proc/./sys//kernel/hostname"), "cage\n");
+        assert_eq!(text("/proc/sys/kernel/hostname"), "cage\n");
         assert_eq!(text("/proc/sys/kernel/random/uuid"), "fresh\n");
-        assert_eq!(text("/proc/self/root/proc/sys/kernel/osrelease"), "6.1.0-docklock\n");
-        assert_eq!(text("/proc/1/../2/../sys/kernel/random/boot_id"), "boot\n");
+        assert_eq!(text("/proc/sys/kernel/osrelease"), "6.1.0-docklock\n");
+        assert_eq!(text("/proc/sys/kernel/random/boot_id"), "boot\n");
         assert!(text("/proc/stat").contains("\nbtime 999999000\n"));
         assert!(text("/proc/meminfo").starts_with("MemTotal:        8388608 kB\n"));
-        assert_eq!(text("/sys/devices/system/cpu/online"), "0\n");
     }
 
     #[test]
-    fn a_path_names_the_task_whose_file_it_is() {
-        let filter = |of, kind| Synth::Filter { of, kind };
-        assert_eq!(answer(b"/proc/mounts", &FACTS), filter(Of::Own, FilterKind::Mounts));
-        assert_eq!(answer(b"/proc/self/maps", &FACTS), filter(Of::Own, FilterKind::Maps));
-        assert_eq!(answer(b"/proc/thread-self/stat", &FACTS), filter(Of::Thread, FilterKind::Stat));
-        assert_eq!(answer(b"/proc/self/task/7/stat", &FACTS), filter(Of::Thread, FilterKind::Stat));
-        assert_eq!(answer(b"/proc/5/task/7/status", &FACTS), filter(Of::Number(7), FilterKind::Status));
-        for path in [
-            "/proc",
-            "/sys",
-            "/proc/self",
-            "/proc/5/task",
-            "/proc/5/task/7",
-            "/proc/self/fd/0",
-            "/proc/self/exe",
-            "/proc/self/mem",
-        ] {
-            assert_eq!(answer(path.as_bytes(), &FACTS), Synth::Pass, "{path}");
+    fn files_of_a_task_are_the_kernels_or_filtered() {
+        assert_eq!(at("/proc/5/mounts"), Synth::Filter(FilterKind::Mounts));
+        assert_eq!(at("/proc/5/task/7/stat"), Synth::Filter(FilterKind::Stat));
+        assert_eq!(at("/proc/9/fdinfo/0"), Synth::Descriptor { number: 9, fd: 0 });
+        assert_eq!(at("/proc/9/ns/net"), Synth::Link("net:[4026531833]"));
+        for path in
+            ["/proc", "/proc/self", "/proc/5/task", "/proc/5/task/7", "/proc/6/fd/0", "/proc/5/exe", "/proc/5/mem"]
+        {
+            assert_eq!(at(path), Synth::Pass, "{path}");
         }
+    }
+
+    #[test]
+    fn every_listed_name_can_be_opened_or_read() {
+        for (name, _) in place::ROOT.iter().filter(|(name, _)| !name.starts_with('.')) {
+            assert_ne!(at(&format!("/proc/{name}")), Synth::Absent, "{name}");
+        }
+        for (name, _) in place::TASK.iter().filter(|(name, _)| !name.starts_with('.')) {
+            assert_ne!(at(&format!("/proc/5/{name}")), Synth::Absent, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_descriptor_shows_neither_mount_nor_inode_of_the_host() {
+        let raw =
+            b"pos:\t4\nflags:\t0100002\nmnt_id:\t1234\nino:\t987\neventfd-count: 2\neventfd-id: 77\nlock:\t1: POSIX\n";
+        assert_eq!(descriptor(raw, 1001), b"pos:\t4\nflags:\t0100002\nmnt_id:\t1\nino:\t1001\neventfd-count: 2\n");
+    }
+
+    #[test]
+    fn numbers_outside_of_a_user_namespace_are_not_shown() {
+        let shown = filtered(FilterKind::UidMap, "         0     100000      65536\n");
+        assert_eq!(shown, "         0          0      65536\n");
     }
 
     #[test]
@@ -784,8 +798,12 @@ mod tests {
                 filter(kind, &raw, &mut |_, inode| inode);
                 filter(kind, line.as_bytes(), &mut |_, inode| inode);
             }
-            answer(&raw, &FACTS);
-            answer(format!("/proc/{line}").as_bytes(), &FACTS);
+            descriptor(&raw, 1);
+            for path in [[b"/proc/", raw.as_slice()].concat(), format!("/proc/{line}").into_bytes()] {
+                if let Some(place) = Place::of_path(&path) {
+                    answer(&place, &FACTS);
+                }
+            }
         }
     }
 }
