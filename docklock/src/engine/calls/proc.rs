@@ -1,5 +1,6 @@
 //! Files of /proc: made or cleaned here, and handed in as memory files; and the folder /sys, filled once.
 
+use std::collections::BTreeMap;
 use std::fs::{File, Permissions};
 use std::io::{Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -81,9 +82,23 @@ impl Engine {
             return Behind::Bytes { bytes: procfs::descriptor(&raw, ino), written: false };
         }
         let Synth::Filter(kind) = what else { return Behind::Nothing };
+        let files = self.mapped_files(place, &raw);
         let metadata = &mut self.metadata;
-        let bytes = procfs::filter(kind, &raw, &mut |dev, ino| metadata.vino(FileId { dev, ino }));
+        let bytes = procfs::filter(kind, &raw, &mut |dev, ino| {
+            let seen = FileId { dev, ino };
+            metadata.vino(files.get(&seen).copied().unwrap_or(seen))
+        });
         Behind::Bytes { bytes, written: kind.is_written() }
+    }
+
+    /// The files that a text like /proc/N/maps names, as stat(2) identifies them, by the identity that the text has.
+    fn mapped_files(&self, place: &Place, raw: &[u8]) -> BTreeMap<FileId, FileId> {
+        let Some(tid) = place.task().and_then(|(number, _)| self.host_id(number)) else { return BTreeMap::new() };
+        let found = |(name, dev, ino): (String, u64, u64)| {
+            let stat = nix::sys::stat::stat(format!("/proc/{tid}/map_files/{name}").as_str()).ok()?;
+            Some((FileId { dev, ino }, FileId { dev: stat.st_dev, ino: stat.st_ino }))
+        };
+        procfs::mapped_files(raw).into_iter().filter_map(found).collect()
     }
 
     /// The kernel's file. It writes the numbers of the reader's own namespace, so it is read from the guest's /proc.

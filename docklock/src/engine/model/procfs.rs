@@ -524,6 +524,22 @@ fn mapping(line: &[u8], vino: &mut dyn FnMut(u64, u64) -> u64) -> Option<Vec<u8>
     Some(out)
 }
 
+/// The mappings of files in a text like /proc/N/maps: the name of each in /proc/N/map_files, and device and inode as the text has them. Those two are
+/// an overlay's own, and need not be the ones that stat(2) tells.
+pub fn mapped_files(raw: &[u8]) -> Vec<(String, u64, u64)> {
+    lines(raw).filter_map(mapped_file).collect()
+}
+
+fn mapped_file(line: &[u8]) -> Option<(String, u64, u64)> {
+    let mut fields = line.split(|&byte| byte == b' ');
+    let (range, device, inode) = (fields.next()?, fields.nth(2)?, fields.next()?);
+    let dash = range.iter().position(|&byte| byte == b'-')?;
+    let colon = device.iter().position(|&byte| byte == b':')?;
+    let device = device_number(hexadecimal(&device[..colon])?, hexadecimal(&device[colon + 1..])?);
+    let inode: u64 = std::str::from_utf8(inode).ok()?.parse().ok().filter(|inode| *inode != 0)?;
+    Some((format!("{:x}-{:x}", hexadecimal(&range[..dash])?, hexadecimal(&range[dash + 1..])?), device, inode))
+}
+
 /// `st_dev` of stat(2) for a device, as makedev(3) packs it.
 fn device_number(major: u64, minor: u64) -> u64 {
     (major & 0xffff_f000) << 32 | (major & 0xfff) << 8 | (minor & 0xffff_ff00) << 12 | minor & 0xff
@@ -781,6 +797,13 @@ mod tests {
     }
 
     #[test]
+    fn a_mapped_file_is_named_as_map_files_names_it() {
+        let raw = b"00400000-00401000 r--p 00001000 08:02 42                         /bin/a b\n\
+                    7ffff7fc1000-7ffff7fc3000 rw-p 00000000 00:00 0 \njunk\nSize:    8 kB\n";
+        assert_eq!(mapped_files(raw), [("400000-401000".to_owned(), 0x802, 42)]);
+    }
+
+    #[test]
     fn mounts_show_no_path_of_the_host() {
         let raw = "612 500 0:50 / / rw,relatime master:1 - overlay overlay rw,lowerdir=/var/lib/x\n\
                    613 612 0:51 / /proc ro,nosuid - proc proc rw\n614 612 8:1 /home/me /data rw - ext4 /dev/sda1 rw\n";
@@ -799,6 +822,8 @@ mod tests {
                 filter(kind, line.as_bytes(), &mut |_, inode| inode);
             }
             descriptor(&raw, 1);
+            mapped_files(&raw);
+            mapped_files(line.as_bytes());
             for path in [[b"/proc/", raw.as_slice()].concat(), format!("/proc/{line}").into_bytes()] {
                 if let Some(place) = Place::of_path(&path) {
                     answer(&place, &FACTS);
