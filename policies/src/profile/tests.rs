@@ -46,7 +46,7 @@ fn the_digests_of_the_embedded_profiles_are_known() {
 }
 
 const GOLDEN: [&str; 3] = [
-    "005f0c1d36be4ad62161c94e5a559b760d81275ff0032212af44a4a3bdf3482b",
+    "a0229e2d5e0ade9a146cc3dd76676de0da5ae3359bc1ca0eb9ad775a1ca267c2",
     "6e04aca4e7b223a9445af2aa8eaabfa40c9de254fdea44b5c88ea36adfb00cbb",
     "7cf7f5e9ff9d6103e62f02dd3bc0385cae8153325002a96d6d3a10f19f0c7bcd",
 ];
