@@ -5,7 +5,7 @@ import statistics
 
 # A run shorter than this beside the start of a container says nothing about slowdown.
 MEASURABLE_S = 0.02
-# A machine that cannot trap these names them in every receipt, used or not: they excuse only a program that is said to use them.
+# Of a program that makes code at run time these are named, used or not: they excuse only a program that is said to use them.
 INSTRUCTIONS = {"cpuid", "rdrand"}
 
 
