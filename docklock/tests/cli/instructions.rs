@@ -74,6 +74,12 @@ fn source<'a>(assurance: &'a Value, name: &str) -> (&'a str, Option<&'a str>) {
     (found["status"].as_str().unwrap(), found["reason"].as_str())
 }
 
+/// Nothing but /proc, as long as a name can lead past its rules, keeps these runs from the strongest claim.
+fn expect_any_host(assurance: &Value) {
+    let expected = if source(assurance, "procfs").0 == "uncontrolled" { "D1" } else { "D3" };
+    assert_eq!(assurance["level"], expected, "{assurance}");
+}
+
 #[test]
 fn a_program_without_such_instructions_leaves_the_processor_alone() {
     if cannot_run() {
@@ -81,6 +87,7 @@ fn a_program_without_such_instructions_leaves_the_processor_alone() {
     }
     let (_, assurance) = strict(&[&EXIT], "1");
     assert_eq!([source(&assurance, "cpuid"), source(&assurance, "rdrand")], [("not-exercised", None); 2]);
+    expect_any_host(&assurance);
 }
 
 #[test]
@@ -96,6 +103,7 @@ fn rdrand_gives_the_seeds_bytes_and_is_controlled() {
     assert_eq!(source(&assurance, "rdrand"), ("controlled", None));
     assert_eq!((first.len(), &first), (8, &again));
     assert_ne!(first, other);
+    expect_any_host(&assurance);
 }
 
 #[test]
@@ -106,6 +114,7 @@ fn cpuid_names_the_same_processor_everywhere() {
     // xor eax, eax; cpuid; mov rax, rbx
     let (said, assurance) = strict(&[&[0x31, 0xc0, 0x0f, 0xa2, 0x48, 0x89, 0xd8], &TELL, &EXIT], "1");
     assert_eq!((&said[..4], source(&assurance, "cpuid")), (&b"Genu"[..], ("controlled", None)));
+    expect_any_host(&assurance);
 }
 
 #[test]
