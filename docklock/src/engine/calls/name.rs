@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::Answer;
+use super::path::Named;
 use crate::engine::guest::{self, kind};
 use crate::engine::task::{Call, TaskId};
 use crate::engine::{Engine, Verdict};
@@ -57,12 +58,29 @@ impl Engine {
         }
         let mut name = vec![0; length as usize];
         guest::read(self.tid(id)?, call.args[1], &mut name)?;
+        if let Some(path) = path_of(&name) {
+            return self.bind_path(id, path);
+        }
         // A socket of another family than its name says so itself.
         if !leaves_the_choice(&name) || family_of(&socket::name(fd.as_fd()).unwrap_or_default()) != family_of(&name) {
             return self.try_now(id);
         }
         let told = self.bind_to_next(&fd, &name).map_or_else(|error| negative(&error), |()| 0);
         Ok(Verdict::Return(told))
+    }
+
+    /// A socket in a folder is a file that is made.
+    fn bind_path(&mut self, id: TaskId, path: &[u8]) -> Answer {
+        let spot = self.spot(id, &Named { folder: libc::AT_FDCWD, path, follow: false })?;
+        let now = self.clock.now();
+        let Some(registers) = self.hook(id)? else { return Ok(Verdict::Settled) };
+        if registers.rax == 0
+            && let Some(spot) = &spot
+        {
+            self.made_at(spot, now);
+        }
+        self.release(id)?;
+        Ok(Verdict::Settled)
     }
 
     /// Before a call that gives a nameless socket a name on its way: listen, connect, send.
@@ -116,6 +134,12 @@ fn leaves_the_choice(name: &[u8]) -> bool {
     }
 }
 
+/// The path that a name of AF_UNIX gives a socket (unix(7)).
+fn path_of(name: &[u8]) -> Option<&[u8]> {
+    let path = name.get(FAMILY_BYTES..).filter(|_| family_of(name) == libc::AF_UNIX)?;
+    path.split(|byte| *byte == 0).next().filter(|path| !path.is_empty())
+}
+
 fn negative(error: &io::Error) -> i64 {
     -i64::from(error.raw_os_error().unwrap_or(libc::EINVAL))
 }
@@ -138,6 +162,10 @@ mod tests {
         assert!(leaves_the_choice(&(libc::AF_UNIX as u16).to_ne_bytes()));
         assert!(!leaves_the_choice(b"\x01\x00/tmp/socket"));
         assert!(!leaves_the_choice(b""));
+        assert_eq!(path_of(b"\x01\x00/tmp/socket\0\0"), Some(&b"/tmp/socket"[..]));
+        for name in [&b"\x01\x00"[..], b"\x01\x00\x0000000", b"\x02\x00/tmp/x", b""] {
+            assert_eq!(path_of(name), None);
+        }
     }
 
     #[test]
