@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Interleaves programs natively (chroot) and in the cage (`docklock run`, profile strict) over the same root file system, and says the ratios.
+"""Interleaves programs natively (chroot), by runc, and in the cage (`docklock run`, profile strict) over the same root file system, and says the
+ratios. With a runsc (gVisor) in PATH, or by --runsc, that one too; Debian has one, whose platform ptrace needs nothing of the machine.
 
 A program in the cage cannot tell real time, so each says "b" and "e" around its work, and this program reads its clock when the words
 arrive: what starting costs is a row of its own. Beside real time stands the processor time of all processes, less that of `true` run the same
-way: on a busy machine real time tells of the neighbours too. Prints a table and writes every time as JSON."""
+way: on a busy machine real time tells of the neighbours too. Beside medians stand the ratios of minima. Prints tables and writes every time as JSON."""
 
 import argparse
 import contextlib
 import json
+import math
 import os
 import re
 import select
@@ -23,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 TURNS = 'description = "strict, in turns"\nextends = "strict"\nschedule = "turns"\n'
 HOST = 'description = "strict, scheduled by the host"\nextends = "strict"\nschedule = "host"\n'
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
-CALLS, FILE_BYTES, RUN_SECONDS_MAX, TRIES = 100_000, 16 << 20, 120, 10
+CALLS, FILE_BYTES, RUN_SECONDS_MAX, TRIES = 100_000, 16 << 20, 600, 10
 ADDITIONS = "s = 0\nfor i in range(1_000_000): s += i"
 
 
@@ -44,8 +46,12 @@ ROWS = [
     ("100 spawns", ["/work/cage", "spawns"], 3, False),
     ("4 threads on a mutex", ["/work/cage", "mutex"], None, False),
     ("· native on one processor", ["/work/cage", "mutex"], 2, True),
-    ("gcc -O2, one small file", between("gcc -O2 -c -o /tmp/cage.o /work/cage.c"), 1.8, False),
+    ("build: gcc -O2, one small file", between("gcc -O2 -c -o /tmp/cage.o /work/cage.c"), None, False),
+    ("build: g++ -O2, one file of templates", between("g++ -O2 -c -o /tmp/table.o /work/project/table.cc"), None, False),
+    ("build: configure of a small package", between("rm -rf /tmp/new && mkdir /tmp/new && cd /tmp/new && /work/project/configure -q"), None, False),
+    ("build: make of it, 9 C files, ar, link", between("rm -rf /tmp/built && cp -r /work/built /tmp/built && make -s -C /tmp/built"), None, False),
 ]
+BUILD, BUILD_GOAL = "build: ", 1.8
 
 
 def sh(*words):
@@ -58,13 +64,14 @@ def sh(*words):
 class Bench:
     """Programs and their input in one folder, and three ways to run them over one root."""
 
-    def __init__(self, docklock: Path, root: Path, folder: Path):
+    def __init__(self, docklock: Path, root: Path, folder: Path, runsc: str | None):
         self.docklock, self.root, self.folder = docklock, root, folder
         self.work, self.merged, self.bundle = folder / "work", folder / "merged", folder / "bundle"
         for name in ("work", "merged", "upper", "overlay", "profiles", "bundle"):
             (folder / name).mkdir()
         sh("gcc", "-O2", "-Wall", "-static", "-pthread", "-o", self.work / "cage", HERE / "bench/cage.c")
         shutil.copy(HERE / "bench/cage.c", self.work)
+        shutil.copytree(HERE / "bench/project", self.work / "project")
         self.text()
         self.config = folder / "docklock.toml"
         places = {name: folder / name.removesuffix("_dir") for name in ("state_dir", "spool_dir", "profiles_dir", "stage_dir")}
@@ -72,7 +79,7 @@ class Bench:
         (folder / "profiles/bench-turns.toml").write_text(TURNS)
         (folder / "profiles/bench-host.toml").write_text(HOST)
         sh(docklock, "--config", self.config, "keygen")
-        self.runc = shutil.which("runc")
+        self.runc, self.runsc = shutil.which("runc"), runsc
 
     def text(self):
         """The same compressible bytes everywhere: the lines of this repository's own program, numbered."""
@@ -111,15 +118,36 @@ class Bench:
         start = [str(self.docklock), "--config", str(self.config), "run", "--quiet", "--rootfs", str(self.root), "--profile", profile]
         return [*start, "--mount", f"/work={self.work}", "--", *words]
 
-    def by_runc(self, words: list) -> list:
-        """A container over the mounted root, read-only."""
+    def prepare_builds(self):
+        """A configure script, and a folder that it has configured."""
+        script = "cd /work/project && autoconf && autoheader && rm -rf autom4te.cache && mkdir /work/built && cd /work/built && /work/project/configure -q"
+        sh(*self.native(["/bin/sh", "-c", script]))
+
+    def bundled(self, words: list):
+        """A container over the mounted root, for whoever reads bundles; one at a time."""
         if not (self.bundle / "config.json").exists():
             sh("runc", "spec", "--bundle", self.bundle)
         spec = json.loads((self.bundle / "config.json").read_text())
-        spec["root"] = {"path": str(self.merged), "readonly": True}
+        spec["root"] = {"path": str(self.merged), "readonly": False}
         spec["process"].update(terminal=False, args=words, env=[f"{name}={value}" for name, value in ENVIRONMENT.items()])
         (self.bundle / "config.json").write_text(json.dumps(spec))
+
+    def by_runc(self, words: list) -> list:
+        self.bundled(words)
         return ["runc", "run", "--bundle", str(self.bundle), f"bpi-bench-{os.getpid()}"]
+
+    def by_runsc(self, words: list) -> list:
+        self.bundled(words)
+        own = ["--root", str(self.folder / "runsc"), "--platform=ptrace", "--network=none", "--ignore-cgroups"]
+        return [self.runsc, *own, "run", "-bundle", str(self.bundle), f"bpi-bench-{os.getpid()}"]
+
+    def ways(self, words: list, on_one: bool) -> dict:
+        ways = {"native": self.native_on_one(words) if on_one else self.native(words), "caged": self.caged(words)}
+        if self.runc and not on_one:
+            ways["runc"] = self.by_runc(words)
+        if self.runsc and not on_one:
+            ways["runsc"] = self.by_runsc(words)
+        return ways
 
 
 def failed(words: list, process, said: bytes):
@@ -196,22 +224,62 @@ def medians(runs: list) -> tuple:
     return tuple(statistics.median(times) for times in zip(*runs))
 
 
+def minima(runs: list) -> tuple:
+    return tuple(min(times) for times in zip(*runs))
+
+
+def used(result: dict, name: str, way: str, middle) -> float:
+    """Processor time of a row, less that of `true` run the same way."""
+    starts = {"native": "native", "caged": "docklock, turns"}
+    return middle(result["rows"][name]["ms"][way])[1] - middle(result["start_ms"][starts.get(way, way)])[1]
+
+
+def ratio(above: float, below: float) -> str:
+    return f"{above / below:.2f}" if below > 0 and above > 0 else "–"
+
+
 def table(result: dict):
-    start = {name: medians(runs) for name, runs in result["start_ms"].items()}
-    print(f"\n{'medians, ms':<32}{'native':>10}{'caged':>10}{'ratio':>9}{'cpu native':>12}{'cpu caged':>11}{'ratio':>9}{'goal':>7}")
+    others = [way for way in ("runc", "runsc") if any(way in row["ms"] for row in result["rows"].values())]
+    print(f"\n{'caged, medians in ms':<40}{'native':>10}{'caged':>10}{'ratio':>8}{'of min':>8}{'cpu native':>12}{'cpu caged':>11}{'ratio':>8}{'of min':>8}{'goal':>6}")
     for name, row in result["rows"].items():
-        real, used = zip(medians(row["ms"]["native"]), medians(row["ms"]["caged"]))
-        used = used[0] - start["native"][1], used[1] - start["docklock, turns"][1]
+        native, caged = medians(row["ms"]["native"])[0], medians(row["ms"]["caged"])[0]
+        least = ratio(minima(row["ms"]["caged"])[0], minima(row["ms"]["native"])[0])
+        cpu = [used(result, name, way, medians) for way in ("native", "caged")]
+        least_cpu = ratio(*(used(result, name, way, minima) for way in ("caged", "native")))
         goal = f"{row['goal']:g}" if row["goal"] else "–"
-        ratios = [f"{caged / native:.2f}" if native > 0 else "–" for native, caged in (real, used)]
-        print(f"{name:<32}{real[0]:>10.2f}{real[1]:>10.2f}{ratios[0]:>9}{used[0]:>12.2f}{used[1]:>11.2f}{ratios[1]:>9}{goal:>7}")
-    real, used = medians(result["rows"][ROWS[0][0]]["ms"]["caged"])
-    print(f"\nan intercepted call, µs (goal ≤ 2): {1000 * real / CALLS:.2f} real, {1000 * (used - start['docklock, turns'][1]) / CALLS:.2f} cpu")
+        print(f"{name:<40}{native:>10.2f}{caged:>10.2f}{ratio(caged, native):>8}{least:>8}{cpu[0]:>12.2f}{cpu[1]:>11.2f}{ratio(cpu[1], cpu[0]):>8}{least_cpu:>8}{goal:>6}")
+    mean_of_builds(result)
+    if others:
+        print(f"\n{'against native, ratios of medians':<40}" + "".join(f"{way + ' real':>14}{way + ' cpu':>14}" for way in ["caged", *others]))
+        for name, row in result["rows"].items():
+            if all(way in row["ms"] for way in others):
+                native, cpu = medians(row["ms"]["native"])[0], used(result, name, "native", medians)
+                cells = [(ratio(medians(row["ms"][way])[0], native), ratio(used(result, name, way, medians), cpu)) for way in ["caged", *others]]
+                print(f"{name:<40}" + "".join(f"{real:>14}{of_cpu:>14}" for real, of_cpu in cells))
+    first = ROWS[0][0]
+    real = [middle(result["rows"][first]["ms"]["caged"])[0] for middle in (medians, minima)]
+    cpu = [used(result, first, "caged", middle) for middle in (medians, minima)]
+    print(f"\nan intercepted call, µs (goal ≤ 2): {1000 * real[0] / CALLS:.2f} real, {1000 * cpu[0] / CALLS:.2f} cpu; of minima {1000 * real[1] / CALLS:.2f} and {1000 * cpu[1] / CALLS:.2f}")
     print(f"\n{'starting `true`, whole, ms':<32}{'min':>10}{'median':>10}{'cpu':>9}")
     for name, runs in result["start_ms"].items():
-        print(f"  {name:<30}{min(runs)[0]:>10.1f}{start[name][0]:>10.1f}{start[name][1]:>9.1f}")
+        print(f"  {name:<30}{minima(runs)[0]:>10.1f}{medians(runs)[0]:>10.1f}{medians(runs)[1]:>9.1f}")
     turns, host = result["start_ms"]["docklock, turns"], result["start_ms"]["docklock, host's schedule"]
-    print(f"  added by turns (goal ≤ 5): {min(turns)[0] - min(host)[0]:.1f} of minima, {medians(turns)[1] - medians(host)[1]:.1f} of cpu")
+    print(f"  added by turns (goal ≤ 5): {minima(turns)[0] - minima(host)[0]:.1f} of minima, {medians(turns)[1] - medians(host)[1]:.1f} of cpu")
+
+
+def mean_of_builds(result: dict):
+    builds = [name for name in result["rows"] if name.startswith(BUILD)]
+    if builds:
+        real = [medians(result["rows"][name]["ms"]["caged"])[0] / medians(result["rows"][name]["ms"]["native"])[0] for name in builds]
+        cpu = [used(result, name, "caged", medians) / used(result, name, "native", medians) for name in builds]
+        mean = lambda ratios: math.exp(statistics.fmean(map(math.log, ratios)))
+        print(f"geometric mean of {len(builds)} builds (goal ≤ {BUILD_GOAL}): {mean(real):.2f} real, {mean(cpu):.2f} cpu")
+
+
+def keep(out: Path, result: dict):
+    """What is known so far: a bench on a busy machine takes its time."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
 
 
 def main():
@@ -220,30 +288,32 @@ def main():
     parser.add_argument("--root", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--rounds", type=int, default=20, help="runs of each, after one that does not count (default: 20)")
     parser.add_argument("--only", metavar="WORDS", default="", help="rows whose name matches this regular expression")
+    parser.add_argument("--runsc", default=shutil.which("runsc"), help="a runsc to measure too (default: the one in PATH, if any)")
     parser.add_argument("--json", type=Path, help="where the JSON goes (default: into the cache)")
     options = parser.parse_args()
     cache = Path(os.environ.get("BPI_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bpi")
     out = options.json or cache / "bench" / f"cage-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.json"
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="bpi-bench-") as folder:
-        bench = Bench(options.programs.resolve() / "docklock", options.root.resolve(), Path(folder))
+        bench = Bench(options.programs.resolve() / "docklock", options.root.resolve(), Path(folder), options.runsc)
         with bench.mounted():
+            bench.prepare_builds()
             result = {"load_before": load, "rounds": options.rounds, "rows": {}}
             print(f"…  {options.rounds} rounds of each (load before: {load:.1f})", flush=True)
-            for name, words, goal, on_one in ROWS:
-                if re.search(options.only, name) or name == ROWS[0][0]:
-                    native = bench.native_on_one(words) if on_one else bench.native(words)
-                    taken = interleaved({"native": native, "caged": bench.caged(words)}, work_ms, options.rounds)
-                    result["rows"][name] = {"goal": goal, "ms": taken}
-                    print(f"   {name}", flush=True)
             true = ["/bin/true"]
             ways = {"native": bench.native(true), "docklock, turns": bench.caged(true), "docklock, host's schedule": bench.caged(true, "bench-host")}
             if bench.runc:
                 ways["runc"] = bench.by_runc(true)
+            if bench.runsc:
+                ways["runsc"] = bench.by_runsc(true)
             result["start_ms"] = interleaved(ways, whole_ms, options.rounds)
+            for name, words, goal, on_one in ROWS:
+                if re.search(options.only, name) or name == ROWS[0][0]:
+                    taken = interleaved(bench.ways(words, on_one), work_ms, options.rounds)
+                    result["rows"][name] = {"goal": goal, "ms": taken}
+                    print(f"   {name}", flush=True)
+                    keep(out, result)
     table(result)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     print(f"\n{out}")
 
 
