@@ -33,7 +33,7 @@ static void intercepted(void) {
   for (int i = 0; i < CALLS; i++) check(syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &now) == 0, "clock_gettime");
 }
 
-/* Eight kinds in equal shares: four of class allow, four virtual. */
+/* Eight kinds in equal shares: three of class allow, five virtual (getppid and the last four). */
 static void mixed(void) {
   char bytes[64];
   struct timespec now;
