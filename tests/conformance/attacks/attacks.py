@@ -10,7 +10,7 @@ class Attack:
     """One program with its argument, and what must come of it."""
     name: str
     argv: tuple
-    limit_s: int = 20
+    limit_s: int = 60
     sample: bool = True
     ends: str = ""  # the run may be ended by the supervisor, with a reason that has these words
     says: tuple = ()  # lines that the program must print
@@ -23,7 +23,7 @@ def of(program, *parts, **more):
 
 ATTACKS = [
     *of("races"),
-    *of("floods", "calls", limit_s=60),
+    *of("floods", "calls", limit_s=120),
     *of("floods", "descriptors", limit_s=60, ends="more descriptors at once"),
     *of("floods", "answers", limit_s=90, sample=False),
     *of("kills", "parent", "itself", "exit-group", "exec", "others", "timer", "pidfd"),
@@ -37,7 +37,7 @@ ATTACKS = [
     *of("steering", "vdso", "stack"),
     *of("filters", "own", "deep"),
     *of("signals", "stops", "another", "storm", "cross", "everybody"),
-    *of("signals", "queue", limit_s=60),
+    *of("signals", "queue", limit_s=120),
     *of("leavers", "sleeping", "crash", "last-thread"),
     *of("sleepers", "pipe", "fifo", "epoll", limit_s=60, ends="deadlock"),
 ]
