@@ -312,6 +312,22 @@ pub unsafe fn fork_single_threaded() -> io::Result<Option<Pid>> {
     }
 }
 
+/// Gives every signal its default action and opens the mask: what a caller ignores or holds back (SIGPIPE here, SIGHUP under nohup(1)) would
+/// pass through execve(2) to the program, and differ from host to host.
+pub fn reset_signals() {
+    const SIGNAL_MAX: i32 = 64;
+    // SAFETY: the default action runs no code of ours; numbers that may not be set (SIGKILL, SIGSTOP, libc's own two) are refused and are at their
+    // default already. An empty set is a live sigset_t.
+    unsafe {
+        for signal in 1..=SIGNAL_MAX {
+            libc::signal(signal, libc::SIG_DFL);
+        }
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
 /// Takes the calling thread out of restartable sequences (rseq(2)), which glibc enters by itself: the kernel then writes the thread's
 /// processor into its memory after each switch, for nobody. Where it cannot be done, switches are only slower.
 pub fn leave_rseq() {

@@ -135,6 +135,7 @@ impl CageExecutor {
             return Err(CageExecutorError::NotInForce { step: "the personality" });
         }
         umask(Mode::from_bits_truncate(self.fences.umask));
+        kernel::reset_signals();
         self.check_capabilities()?;
         if let Some(rules) = &self.fences.landlock {
             rules.apply().map_err(|error| CageExecutorError::Landlock(error.to_string()))?;
