@@ -66,8 +66,8 @@ fn same_twice(world: &World, version: Version) -> Outcome {
     };
     let (first, second) = (one("first")?, one("second")?);
     let said = first.0.text();
-    ensure(said.starts_with("2022-01-01T00:00:0"), format!("the clock does not start in 2022: {said}"))?;
-    ensure(said.contains("Sat Jan  1 00:00:0"), format!("the clock does not go on in 2022: {said}"))?;
+    ensure(said.starts_with("2027-01-01T00:00:0"), format!("the clock does not start in 2027: {said}"))?;
+    ensure(said.contains("Fri Jan  1 00:00:0"), format!("the clock does not go on in 2027: {said}"))?;
     expect_same(&first, &second)?;
     namespace.leaves_nothing()?;
     done()
@@ -113,7 +113,7 @@ fn sleep(world: &World, version: Version) -> Outcome {
     let said = strict(&namespace, "sleeper", &["sh", "-c", script])?.ok()?.text();
     let took = start.elapsed();
     ensure(took < Duration::from_secs(20), format!("sleep 1000 took {took:?}"))?;
-    ensure(said == "1640995200\n1640996200", format!("the clock says {said}"))?;
+    ensure(said == "1798761600\n1798762600", format!("the clock says {said}"))?;
     done()
 }
 

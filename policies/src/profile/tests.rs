@@ -46,9 +46,9 @@ fn the_digests_of_the_embedded_profiles_are_known() {
 }
 
 const GOLDEN: [&str; 3] = [
-    "a0229e2d5e0ade9a146cc3dd76676de0da5ae3359bc1ca0eb9ad775a1ca267c2",
-    "6e04aca4e7b223a9445af2aa8eaabfa40c9de254fdea44b5c88ea36adfb00cbb",
-    "7cf7f5e9ff9d6103e62f02dd3bc0385cae8153325002a96d6d3a10f19f0c7bcd",
+    "341e1cf6de0204daaf9e29ef5f6e11265e1b28b5628b8bcf70e28d53b8313d4d",
+    "a59e58663c5f6b112b2cf9794ef2623cab4a05870b93db1f26c9c1d4eecd92eb",
+    "67b31f0204b032d829837ee2278cbf8f326d6a1b109422ba4ca44dd5ac43e4b8",
 ];
 
 #[test]
