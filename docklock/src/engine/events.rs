@@ -324,12 +324,29 @@ impl Engine {
         let mut ends: BTreeMap<TaskId, Outcome> = fallen;
         ends.extend(heard);
         let others = self.await_ends(&dying, &mut ends)?;
+        // Others that died meanwhile: an end below may be what killed them (PR_SET_PDEATHSIG), and then waits for them.
+        let mut fell = Vec::new();
+        let mut events = Vec::new();
+        for (pid, outcome) in others {
+            match (self.tasks.by_tid(pid), outcome) {
+                (Some(id), Outcome::Exited(_) | Outcome::Killed(_)) => {
+                    self.fallen.insert(id, outcome);
+                    fell.push(id);
+                }
+                _ => events.push((pid, outcome)),
+            }
+        }
         for id in dying {
             let first = self.tasks.get(id).is_some_and(|task| Some(task.process) == self.root);
             let told = ends.get(&id).copied().unwrap_or(Outcome::Killed(libc::SIGKILL));
             self.end_task(id, self.crash.filter(|_| first).map_or(told, |signal| Outcome::Killed(signal.into())))?;
         }
-        for (pid, outcome) in others {
+        for id in fell {
+            if let Some(outcome) = self.fallen.remove(&id) {
+                self.on_end(id, outcome)?;
+            }
+        }
+        for (pid, outcome) in events {
             self.on_event(pid, outcome)?;
         }
         Ok(())

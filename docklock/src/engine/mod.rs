@@ -164,6 +164,8 @@ pub(crate) struct Engine {
     names: calls::path::Names,
     /// A file system is mounted in the cage that shows the host's kernel or machine.
     hosts_mounts: bool,
+    /// The memory file system that stands for /sys.
+    sys_device: Option<u64>,
     /// What is to be noted when a call that was let through has returned.
     afterwards: Option<calls::change::Afterwards>,
     trace: Trace,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 
 use bpi_policies::Policy;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -34,12 +34,12 @@ pub fn serve(order: Order, socket: &OwnedFd) {
         // The tasks end with this process (PTRACE_O_EXITKILL).
         Err(error) => Word::Failed { reason: error.to_string() },
     };
-    tell(socket, &word);
+    tell(socket, &word, &[]);
 }
 
-fn tell(socket: &OwnedFd, word: &Word) {
+fn tell(socket: &OwnedFd, word: &Word, fds: &[RawFd]) {
     let bytes = serde_json::to_vec(word).unwrap_or_default();
-    if kernel::send_with_fds(socket.as_fd(), &bytes, &[]).is_err() {
+    if kernel::send_with_fds(socket.as_fd(), &bytes, fds).is_err() {
         // The shim is gone, or the message does not fit: it sees the end of the line and makes an abort of it.
         kernel::exit_now(71);
     }
@@ -55,7 +55,7 @@ fn work(order: Order, socket: &OwnedFd) -> Result<Word, EngineError> {
     let policy = Policy::parse(&order.profile, &order.profile_text)
         .map_err(|error| EngineError::Policy { name: order.profile.clone(), reason: error.to_string() })?;
     let mut engine = Engine::attach(order, policy, attach)?;
-    tell(socket, &Word::Attached);
+    tell(socket, &Word::Attached, &[engine.ears.listener().as_raw_fd()]);
     engine.run()?;
     Ok(Word::Over(Box::new(engine.report()?)))
 }
@@ -102,6 +102,7 @@ impl Engine {
             folders: calls::folder::Folders::default(),
             names: calls::path::Names::of(pid)?,
             hosts_mounts: false,
+            sys_device: None,
             afterwards: None,
             trace,
             counts: counts::Counts::new(),

@@ -284,8 +284,9 @@ impl Launcher {
             serde_json::to_vec(&attach).map_err(|source| LaunchError::System { deed, source: source.into() })?;
         kernel::send_with_fds(conversation.socket.as_fd(), &message, &[])
             .map_err(|source| LaunchError::System { deed, source })?;
-        match conversation.word()? {
-            Some(Word::Attached) => Ok(EngineProcess { conversation }),
+        let (word, listener) = conversation.word_with_listener()?;
+        match word {
+            Some(Word::Attached) => Ok(EngineProcess { conversation, listener }),
             Some(Word::Failed { reason }) => {
                 conversation.reap()?;
                 Err(LaunchError::Refused { deed, reason })
@@ -393,13 +394,20 @@ impl Conversation {
 
     /// The next word of an engine; `None` at its end.
     fn word(&self) -> Result<Option<Word>, LaunchError> {
+        self.word_with_listener().map(|(word, _)| word)
+    }
+
+    /// The same, and the listener that comes with [`Word::Attached`].
+    fn word_with_listener(&self) -> Result<(Option<Word>, Option<OwnedFd>), LaunchError> {
         let deed = self.deed;
-        let (bytes, _) = kernel::receive_with_fds(self.socket.as_fd(), PACKET_BYTES_MAX)
+        let (bytes, fds) = kernel::receive_with_fds(self.socket.as_fd(), PACKET_BYTES_MAX)
             .map_err(|source| LaunchError::System { deed, source })?;
         if bytes.is_empty() {
-            return Ok(None);
+            return Ok((None, None));
         }
-        serde_json::from_slice(&bytes).map(Some).map_err(|source| LaunchError::System { deed, source: source.into() })
+        let word = serde_json::from_slice(&bytes);
+        let word = word.map_err(|source| LaunchError::System { deed, source: source.into() })?;
+        Ok((Some(word), fds.into_iter().next()))
     }
 
     fn reap(&self) -> Result<(), LaunchError> {
@@ -487,6 +495,9 @@ fn know_senders(socket: &OwnedFd) -> Result<(), LaunchError> {
 #[derive(Debug)]
 pub struct EngineProcess {
     conversation: Conversation,
+    /// Held while the engine lives: a dying process closes its descriptors before its tasks are killed (PTRACE_O_EXITKILL), and without
+    /// any listener left the kernel answers the calls that wait with ENOSYS.
+    listener: Option<OwnedFd>,
 }
 
 impl EngineProcess {
@@ -497,6 +508,8 @@ impl EngineProcess {
     pub fn finish(self) -> Result<Report, LaunchError> {
         let word = self.conversation.word();
         self.conversation.reap()?;
+        // The engine is a zombie, so its tasks have their SIGKILL.
+        drop(self.listener);
         match word? {
             Some(Word::Over(report)) => Ok(*report),
             Some(Word::Failed { reason }) => Err(LaunchError::Refused { deed: "supervise the container", reason }),

@@ -7,6 +7,8 @@ import signal
 import cages
 
 DELAYS_S = 1.5
+# By then the program has begun: the supervisor is there before it.
+BEGIN_S = 0.5
 LIMIT_S = 30
 
 
@@ -25,7 +27,8 @@ def die_once(runner, merged, out, dice):
 
     run = runner.run(merged, ["/work/busy"], LIMIT_S, watch=watch, more=("--out", out))
     notes = out / "tmp" / "notes"
-    if not state["killed"]:
+    # It ended before, or was killed before the program began: neither tells anything.
+    if not state["killed"] or (not notes.exists() and after < BEGIN_S):
         return None, run
     wrong = []
     if run.late:

@@ -193,6 +193,10 @@ impl Engine {
     pub(super) fn spot(&mut self, id: TaskId, named: &Named<'_>) -> Result<Option<Spot>, Trouble> {
         let End::File { folder, name, file } = self.find(id, named)? else { return Ok(None) };
         let Ok(stat) = rustix::fs::fstat(&folder) else { return Ok(None) };
+        // The memory file system that stands for /sys is writable only for the engine, which fills it.
+        if self.sys_device == Some(stat.st_dev) {
+            return Err(nix::errno::Errno::EROFS.into());
+        }
         Ok(Some(Spot { folder_id: id_of(&stat), folder, name, file: file.as_ref().map(Known::of) }))
     }
 

@@ -120,6 +120,9 @@ impl Engine {
         if !mounted || !statfs(&sys).is_ok_and(|stat| stat.filesystem_type() == TMPFS_MAGIC) {
             return Ok(());
         }
+        let stat = nix::sys::stat::stat(&sys)
+            .map_err(|errno| EngineError::Edge { deed: "look at /sys", source: errno.into() })?;
+        self.sys_device = Some(stat.st_dev);
         for (name, line) in procfs::SYS {
             let file = sys.join(name);
             fill(&file, line).map_err(EngineError::edge("furnish /sys"))?;

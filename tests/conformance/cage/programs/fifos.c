@@ -17,11 +17,18 @@ int main(void) {
       CHECK(read(fd, &byte, 1));
       _exit(byte);
     }
-  int fd = CHECK(open("/tmp/one", O_RDONLY));
-  char buffer[4096];
-  ssize_t got;
-  while ((got = CHECK(read(fd, buffer, sizeof buffer))) > 0) CHECK(write(1, buffer, got));
-  close(fd);
+  /* A writer that comes after the others have left finds nobody reading, and waits: so the end of one reading is not the end. */
+  int words = 0, fd;
+  while (words < 3 * 40) {
+    fd = CHECK(open("/tmp/one", O_RDONLY));
+    char buffer[4096];
+    ssize_t got;
+    while ((got = CHECK(read(fd, buffer, sizeof buffer))) > 0) {
+      for (ssize_t i = 0; i < got; i++) words += buffer[i] == ' ';
+      CHECK(write(1, buffer, got));
+    }
+    close(fd);
+  }
   fd = CHECK(open("/tmp/two", O_WRONLY));
   CHECK(write(fd, "xyz", 3));
   int status;
