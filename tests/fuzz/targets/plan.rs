@@ -27,6 +27,7 @@ static HOST: LazyLock<HostCapabilities> = LazyLock::new(|| HostCapabilities {
         controllers: ["cpu", "devices", "memory", "pids"].map(str::to_owned).into_iter().collect(),
     },
     user_namespaces: true,
+    baseline_cpu: true,
     lsms: Vec::new(),
 });
 
