@@ -44,7 +44,7 @@ impl Engine {
             libc::SYS_write | libc::SYS_pwrite64 => (call.args[0], call.args[2]),
             libc::SYS_writev | libc::SYS_pwritev | libc::SYS_pwritev2 => (call.args[0], self.bytes_of_vector(id, call)),
             libc::SYS_sendfile | libc::SYS_fallocate => (call.args[0], call.args[3]),
-            libc::SYS_splice | libc::SYS_copy_file_range => (call.args[2], call.args[4]),
+            libc::SYS_splice => (call.args[2], call.args[4]),
             _ => return 0,
         };
         let is_file = self.file(id, number as i32).is_some_and(|(_, stat)| kind(&stat) == libc::S_IFREG);

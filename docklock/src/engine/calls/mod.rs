@@ -170,9 +170,7 @@ impl Engine {
             | libc::SYS_symlink
             | libc::SYS_symlinkat => self.change_names(id, call),
 
-            libc::SYS_copy_file_range | libc::SYS_sendfile | libc::SYS_splice | libc::SYS_tee => {
-                self.transfer(id, call)
-            }
+            libc::SYS_sendfile | libc::SYS_splice | libc::SYS_tee => self.transfer(id, call),
 
             // Whatever else may sleep is tried: locks, queues, transfers between pipes.
             _ => self.try_now(id),
