@@ -19,8 +19,8 @@ import deaths
 import fuzzing
 import reached
 import refusals
+import world
 
-STAGE = "BPI_ATTACKS_STAGE"
 FULL_FUZZ_S, SAMPLE_FUZZ_S = 600, 15
 FULL_DEATHS, SAMPLE_DEATHS = 40, 3
 # What guests write is bounded by this file system in memory.
@@ -131,21 +131,6 @@ def inside(options):
     return 1 if score.failures else 0
 
 
-def own_world():
-    """This program again where mounts and processes are its own: when that ends, for whatever reason, nothing of it is left."""
-    command = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, *sys.argv]
-    return subprocess.call(command, env=dict(os.environ, **{STAGE: "init"}))
-
-
-def reap():
-    """Process 1 of that world: it only waits."""
-    child = subprocess.Popen([sys.executable, *sys.argv], env=dict(os.environ, **{STAGE: "inside"}))
-    while True:
-        pid, status = os.wait()
-        if pid == child.pid:
-            return os.waitstatus_to_exitcode(status) & 0xFF
-
-
 def main():
     options = arguments()
     if os.geteuid() != 0:
@@ -154,10 +139,8 @@ def main():
     if not pathlib.Path("/bin/busybox").exists() or not shutil.which("gcc"):
         print("skipped: attacks on the cage, because /bin/busybox or gcc is missing\n0 passed, 0 failed")
         return 0
-    stage = os.environ.pop(STAGE, "")
-    if stage == "inside":
-        return inside(options)
-    return reap() if stage == "init" else own_world()
+    world.enter()
+    return inside(options)
 
 
 if __name__ == "__main__":

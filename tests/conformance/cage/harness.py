@@ -8,6 +8,7 @@ that is kept goes below BPI_CACHE. Needs root. Ends with `N passed, N failed`; e
 says, above all if it differed in silence: run-hashes that differ while no receipt names a source that was not controlled.
 """
 import argparse
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -21,24 +22,9 @@ import roots
 import runs
 import table
 import variations
+import world
 
 CACHE = pathlib.Path(os.environ.get("BPI_CACHE") or pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "bpi")
-STAGE = "BPI_CONFORMANCE_STAGE"
-
-
-def own_world():
-    """Starts this program again where mounts and processes are its own: when that ends, for whatever reason, nothing of it is left."""
-    command = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, *sys.argv]
-    return subprocess.call(command, env=dict(os.environ, **{STAGE: "init"}))
-
-
-def reap():
-    """Process 1 of that world: it only waits."""
-    child = subprocess.Popen([sys.executable, *sys.argv], env=dict(os.environ, **{STAGE: "inside"}))
-    while True:
-        pid, status = os.wait()
-        if pid == child.pid:
-            return os.waitstatus_to_exitcode(status) & 0xFF
 
 
 def arguments():
@@ -48,14 +34,19 @@ def arguments():
     parser.add_argument("--runs", type=int, metavar="N", help="runs of each kind for a program [default: 3, with --full 20]")
     parser.add_argument("--spinners", type=int, metavar="N", help="processes that only burn time [default: 4, with --full 16]")
     parser.add_argument("--loaded", type=float, metavar="SHARE", help="share of the runs that have them beside [default: 0.34]")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="so many programs at once; above 1 the slowdowns tell little [default: 1]")
+    parser.add_argument("--levels", action="store_true", help="one more caged run of each, with its root measured, tells the level; else it is D0")
     parser.add_argument("--profile", help="this profile instead of each program's own")
-    parser.add_argument("--no-native", action="store_true", help="caged runs only")
+    parser.add_argument("--native-runs", type=int, metavar="N", help="of these so many natively [default: all]")
     parser.add_argument("--other-root", action="store_true", help="every second run in a copy of the root in memory, filled in another order")
     parser.add_argument("--seconds", type=int, metavar="N", help="begin no new round after this time [default: 150, with --full none]")
     parser.add_argument("--limit", type=int, metavar="SECONDS", help="no run may take longer [default: what programs.toml says]")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write the table there too")
     parser.add_argument("--list", action="store_true", help="list the corpus by row and end")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.runs = options.runs or (20 if options.full else 3)
+    options.native_runs = options.runs if options.native_runs is None else options.native_runs
+    return options
 
 
 def choose(programs, options):
@@ -86,36 +77,44 @@ def prepare(programs, root, workshop):
     return ready
 
 
-def rounds(options, count):
+def rounds(options):
     """Each round is one host. Rounds rather than programs go outside, so that what drifts on this machine hits all alike."""
     share = 0.34 if options.loaded is None else options.loaded
-    for number in range(count):
+    for number in range(options.runs):
         # The first round is never loaded, the second is, if any.
         yield variations.vary(number, loaded=number > 0 and ((number - 1) * share) % 1 < share)
 
 
-def play(options, ready, roots_at_hand, runner, load, count):
+def turn(options, runner, root, program, parts, variation, result):
+    """One program's part of a round."""
+    if len(result.native) < options.native_runs:
+        result.native.append(runner.native(root, program, parts, variation))
+        if len(result.native) == 1:
+            runner.keep(program, "native", result.native[0])
+    # A program that never comes to its end tells nothing new the next time.
+    if sum(bool(outcome.failure) for outcome in result.caged) < 2:
+        result.caged.append(runner.caged(root, program, parts, variation, options.profile))
+    if result.told_new():
+        runner.keep(program, f"run{variation.number}", result.caged[-1])
+    if variation.number == 0 and options.levels:
+        result.measured = runner.caged(root, program, parts, variation, options.profile, ("--pin",))
+
+
+def play(options, ready, roots_at_hand, runner, load):
     results = {program.name: table.Result(program) for program, _ in ready}
     started = time.monotonic()
     seconds = options.seconds or (None if options.full or options.only else 150)
-    for variation in rounds(options, count):
+    for variation in rounds(options):
         if variation.number > 1 and seconds and time.monotonic() - started > seconds:
             print(f"   no more rounds after {variation.number}: {seconds} s are over", flush=True)
             break
         root = roots_at_hand[variation.number % len(roots_at_hand)]
         load.want(variation.loaded, variation.memory_mib)
-        for program, parts in ready:
-            result = results[program.name]
-            if not options.no_native:
-                result.native.append(runner.native(root, program, parts, variation))
-                if len(result.native) == 1:
-                    runner.keep(program, "native", result.native[0])
-            # A program that never comes to its end tells nothing new the next time.
-            if sum(bool(outcome.failure) for outcome in result.caged) < 2:
-                result.caged.append(runner.caged(root, program, parts, variation, options.profile))
-            if result.told_new():
-                runner.keep(program, f"run{variation.number}", result.caged[-1])
-            print(f"   round {variation.number + 1} of {count}{' loaded' if variation.loaded else ''}: {program.name} {result.progress()}", flush=True)
+        with concurrent.futures.ThreadPoolExecutor(max_workers=max(options.jobs, 1)) as at_once:
+            turns = [at_once.submit(turn, options, runner, root, program, parts, variation, results[program.name]) for program, parts in ready]
+            for (program, _), one in zip(ready, turns):
+                one.result()
+                print(f"   round {variation.number + 1} of {options.runs}{' loaded' if variation.loaded else ''}: {program.name} {results[program.name].progress()}", flush=True)
     return list(results.values())
 
 
@@ -129,9 +128,7 @@ def main():
     if os.geteuid() != 0:
         print("skipped: the determinism corpus, because containers need root\n0 passed, 0 failed")
         return 0
-    stage = os.environ.pop(STAGE, "")
-    if stage != "inside":
-        return reap() if stage == "init" else own_world()
+    world.enter()
     docklock = os.environ.get("DOCKLOCK") or shutil.which("docklock")
     if not docklock:
         raise corpus.CorpusError("the environment variable DOCKLOCK does not say where the CLI is")
@@ -155,7 +152,7 @@ def main():
     shutil.rmtree(runner.kept, ignore_errors=True)
     load = variations.Load(options.spinners if options.spinners is not None else 16 if options.full else 4)
     try:
-        results = play(options, ready, at_hand, runner, load, options.runs or (20 if options.full else 3))
+        results = play(options, ready, at_hand, runner, load)
     finally:
         load.close()
         shutil.rmtree(scratch, ignore_errors=True)

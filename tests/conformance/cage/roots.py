@@ -54,11 +54,8 @@ class Root:
         try:
             yield folder / "merged"
         finally:
-            for _ in range(20):
-                if subprocess.run(["umount", "--recursive", folder / "merged"], capture_output=True).returncode == 0:
-                    break
+            if subprocess.run(["umount", "--recursive", folder / "merged"], capture_output=True).returncode != 0:
                 subprocess.run(["umount", "--lazy", "--recursive", folder / "merged"], capture_output=True)
-                break
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -127,7 +127,10 @@ class Runner:
         self.environment = {"PATH": os.environ.get("PATH", PATH), "DOCKLOCK_CONFIG": str(self.config)}
 
     def prepare(self):
-        """The host's key and a configuration with state and spool of our own."""
+        """The host's key, a configuration with state and spool of our own, and the two places of writable layers."""
+        for name in ("memory", "disk"):
+            (self.folder / name).mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", self.folder / "memory"], check=True)
         self.config.write_text("".join(f'{name} = "{self.folder}/{value}"\n' for name, value in (
             ("key_file", "host.key"), ("state_dir", "state"), ("spool_dir", "spool"))), encoding="utf-8")
         done = subprocess.run([self.docklock, "keygen"], env=self.environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
@@ -143,14 +146,14 @@ class Runner:
                        "sh", "-ec", NATIVE if root.debian else NATIVE_SMALL, "sh", merged, uid, gid, *program.command]
             return self.watch(merged, variation, command, noise | {"PATH": PATH}, program.timeout_s)
 
-    def caged(self, root, program, parts, variation, profile=None):
+    def caged(self, root, program, parts, variation, profile=None, options=()):
         with root.opened(self.place(variation)) as merged:
             self.fill(merged, variation, parts)
             bundle, evidence = merged.parent / "bundle", merged.parent / "evidence"
             bundle.mkdir()
             (bundle / "config.json").write_text(json.dumps(specification(root, program, merged)), encoding="utf-8")
             command = [self.docklock, "run", "--quiet", "--bundle", bundle, "--profile", profile or program.profile, "--receipt-dir", evidence,
-                       *self.options,
+                       *self.options, *options,
                        # A name of its own, also beside another harness: on the host it is the name of a cgroup.
                        "--id", f"conformance-{secrets.token_hex(6)}"]
             outcome = self.watch(merged, variation, command, self.environment | variation.environment, program.timeout_s)
@@ -170,11 +173,7 @@ class Runner:
 
     def place(self, variation):
         """Where the writable layer is: on this file system or in memory."""
-        place = self.folder / ("memory" if variation.in_memory else "disk")
-        place.mkdir(exist_ok=True)
-        if variation.in_memory and not place.is_mount():
-            subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", place], check=True)
-        return place
+        return self.folder / ("memory" if variation.in_memory else "disk")
 
     def watch(self, merged, variation, command, environment, limit_s):
         """Starts the command on the varied host, waits for its end and looks at what it left."""

@@ -15,6 +15,7 @@ class Result:
     program: object
     native: list = dataclasses.field(default_factory=list)
     caged: list = dataclasses.field(default_factory=list)
+    measured: object = None  # a caged run whose receipt knows its root
 
     def told_new(self):
         """Whether the last caged run is the first one or unlike all before it."""
@@ -133,6 +134,13 @@ def slowdown(result, start):
     return caged / native if native >= MEASURABLE_S and caged > 0 else None
 
 
+def level(result, good):
+    """That of the run whose root was measured; without one D0, or none where there is no receipt."""
+    if result.measured and result.measured.statement:
+        return result.measured.level
+    return good[0].level if good else None
+
+
 def row(result, start):
     word, passed, reason = result.verdict()
     good = [outcome for outcome in result.caged if outcome.statement]
@@ -147,7 +155,7 @@ def row(result, start):
         "verdict": word,
         "passed": passed,
         "reason": reason,
-        "level": good[0].level if good else None,
+        "level": level(result, good),
         "schedule": good[0].told("schedule") if good else None,
         "trace": good[0].trace if good else None,
         "uncontrolled": sorted(result.uncontrolled()),

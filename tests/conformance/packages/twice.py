@@ -27,6 +27,7 @@ import runs  # noqa: E402
 import sources  # noqa: E402
 import variations  # noqa: E402
 import verdicts  # noqa: E402
+import world  # noqa: E402
 
 CACHE = harness.CACHE
 
@@ -131,9 +132,7 @@ def main():
         return 0
     if os.geteuid() != 0:
         sys.exit("twice.py: containers need root")
-    stage = os.environ.pop(harness.STAGE, "")
-    if stage != "inside":
-        return harness.reap() if stage == "init" else harness.own_world()
+    world.enter()
     if unknown := set(options.only or ()) - {name for name, _ in packages}:
         sys.exit(f"twice.py: packages.toml does not list {', '.join(sorted(unknown))}")
     docklock = os.environ.get("DOCKLOCK") or shutil.which("docklock")

@@ -36,7 +36,7 @@ static void serve(int family, struct sockaddr *address, socklen_t length) {
   struct epoll_event event = {.events = EPOLLIN, .data.fd = listener}, events[8];
   CHECK(epoll_ctl(epoll, EPOLL_CTL_ADD, listener, &event));
   uint64_t order = MIX_START;
-  int open_now = 0, served = 0;
+  int accepted = 0, open_now = 0, served = 0;
   do {
     int ready = CHECK(epoll_wait(epoll, events, 8, 5000));
     for (int i = 0; i < ready; i++) {
@@ -47,7 +47,7 @@ static void serve(int family, struct sockaddr *address, socklen_t length) {
         if (family == AF_INET) order = mix(order, from.sin_port);
         event.data.fd = fd;
         CHECK(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
-        open_now++;
+        accepted++, open_now++;
         continue;
       }
       char text[32];
@@ -61,7 +61,7 @@ static void serve(int family, struct sockaddr *address, socklen_t length) {
       CHECK(send(events[i].data.fd, text, got, 0));
       served++;
     }
-  } while (open_now > 0 || served == 0);
+  } while (accepted < 4 || open_now > 0);
   while (wait(NULL) > 0) {
   }
   printf("served %d, order %016lx\n", served, order);
