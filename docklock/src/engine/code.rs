@@ -210,7 +210,7 @@ impl<'a> Mapping<'a> {
         })
     }
 
-    /// The kernel's own: the vDSO is patched elsewhere, calls of the vsyscall page are system calls.
+    /// The kernel's own: the vDSO is taken away, calls of the vsyscall page are system calls.
     fn is_kernels(&self) -> bool {
         matches!(self.name, "[vdso]" | "[vsyscall]")
     }
@@ -231,10 +231,8 @@ impl Engine {
         self.library.made.get_or_insert(made);
     }
 
-    /// Looks through what a program that was just loaded can execute. Its memory is open as `memory`.
-    pub(super) fn look_through_program(&mut self, pid: Pid, memory: &File) -> Result<(), EngineError> {
-        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))
-            .map_err(EngineError::edge("read the mappings of a program"))?;
+    /// Looks through what a program that was just loaded can execute: its mappings as /proc tells them, its memory open as `memory`.
+    pub(super) fn look_through_program(&mut self, pid: Pid, maps: &str, memory: &File) -> Result<(), EngineError> {
         for mapping in maps.lines().filter_map(Mapping::parse).filter(|mapping| !mapping.is_kernels()) {
             self.look_through(pid, &mapping, memory)?;
         }

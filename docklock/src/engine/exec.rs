@@ -1,4 +1,4 @@
-//! A program's first moment: its vDSO is patched, its random bytes are the plan's, before its first instruction.
+//! A program's first moment, before its first instruction: its code is looked through, its stack laid out, the kernel's pages go.
 
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
@@ -8,28 +8,15 @@ use nix::sys::stat::{fstat, major};
 use nix::unistd::Pid;
 
 use super::guest;
-use super::model::processor;
-use super::model::vdso::{Patch, patches};
+use super::model::stack;
 use super::task::TaskId;
 use super::{Engine, EngineError};
 use crate::kernel::tracee;
 
-/// Most bytes of a vDSO image: the kernel's has two or three pages.
-const VDSO_BYTES_MAX: usize = 64 * 1024;
 const PAGE_BYTES: usize = 4096;
 /// Most bytes of addresses that a program can find on its stack: the kernel takes 6 MiB of arguments and variables at most, each of which
 /// has at least a byte (execve(2)).
 const STACK_BYTES_MAX: usize = 8 * (6 << 20);
-/// Bytes of an entry of the auxiliary vector: type and value (getauxval(3)).
-const AUX_BYTES: usize = 16;
-
-/// The patch for this kernel's vDSO: the same for every program.
-#[derive(Debug, Default)]
-pub(super) struct VdsoPatches {
-    known: Option<Patch>,
-    /// Bytes of the data pages before the image.
-    pub(super) data_bytes: Option<u64>,
-}
 
 impl Engine {
     /// The status of each source that the engine knows of (`protocol::claim`), and why it is no better.
@@ -112,48 +99,41 @@ impl Engine {
     /// Furnishes a program that was just loaded.
     pub(super) fn furnish_program(&mut self, pid: Pid) -> Result<(), EngineError> {
         let memory = guest::memory(pid).map_err(EngineError::edge("open the memory of a program"))?;
-        self.look_through_program(pid, &memory)?;
-        let (address, mut auxiliary) = self.auxiliary_of(pid)?;
-        let value = |wanted: u64| {
-            auxiliary
-                .chunks_exact(AUX_BYTES)
-                .find_map(|entry| (super::calls::word(entry, 0) == wanted).then(|| super::calls::word(entry, 8)))
-        };
-        let (random, base) = (value(libc::AT_RANDOM), value(libc::AT_SYSINFO_EHDR));
-        if let Some(random) = random {
-            let bytes = self.random.at_random();
-            memory.write_all_at(&bytes, random).map_err(EngineError::edge("write a program's random bytes"))?;
-        }
-        if self.shows_baseline() {
-            processor::furnish(&mut auxiliary);
-            memory.write_all_at(&auxiliary, address).map_err(EngineError::edge("write the auxiliary vector"))?;
-        }
-        let Some(base) = base else { return Ok(()) };
-        let patch = match &self.vdso.known {
-            Some(patch) => patch,
-            None => self.vdso.known.insert(whole_patch(&read_image(pid, base))?),
-        };
-        memory
-            .write_all_at(&patch.bytes, base.wrapping_add(patch.offset as u64))
-            .map_err(EngineError::edge("patch the vDSO"))?;
-        self.take_clock_pages(pid, base, &memory)
+        let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))
+            .map_err(EngineError::edge("read the mappings of a program"))?;
+        self.look_through_program(pid, &maps, &memory)?;
+        let mut registers = tracee::registers(pid).map_err(EngineError::edge("read the registers of a program"))?;
+        let (words, raw) = stack_of(pid, registers.rsp).map_err(|_: guest::Fault| unreadable_stack())?;
+        let random = stack::value(&raw, libc::AT_RANDOM).ok_or_else(unreadable_stack)?;
+        let vector = stack::vector(&raw, self.shows_baseline());
+        let (start, bytes) = stack::lay_out(&words, &vector, random);
+        // What the kernel's longer vector leaves below.
+        let left = start.saturating_sub(registers.rsp) as usize;
+        let bytes = [vec![0; left], bytes, self.random.at_random().to_vec()].concat();
+        memory.write_all_at(&bytes, start - left as u64).map_err(EngineError::edge("write the stack of a program"))?;
+        registers.rsp = start;
+        self.take_kernels_pages(pid, &registers, &maps, &memory)
     }
+}
 
-    /// Address and content of a new program's auxiliary vector, without its end: behind the argument count, the arguments and the
-    /// environment (System V ABI, AMD64 supplement, 3.4.1).
-    fn auxiliary_of(&self, pid: Pid) -> Result<(u64, Vec<u8>), EngineError> {
-        let registers = tracee::registers(pid).map_err(EngineError::edge("read the registers of a program"))?;
-        let unreadable = |_: guest::Fault| EngineError::Edge {
-            deed: "read the stack of a program",
-            source: std::io::Error::from_raw_os_error(libc::EFAULT),
-        };
-        let arguments = registers.rsp.wrapping_add(8);
-        let count = guest::peek_u64(pid, registers.rsp).map_err(unreadable)?;
-        let variables = arguments.wrapping_add(8 * (count + 1));
-        let names = words_at(pid, variables, 1).map_err(unreadable)?;
-        let auxiliary = variables.wrapping_add(names.len() as u64 + 8);
-        Ok((auxiliary, words_at(pid, auxiliary, 2).map_err(unreadable)?))
+fn unreadable_stack() -> EngineError {
+    EngineError::Edge { deed: "read the stack of a program", source: std::io::Error::from_raw_os_error(libc::EFAULT) }
+}
+
+/// What a new program finds on its stack: the words from the argument count to the null behind the environment, and the auxiliary vector
+/// without its end.
+fn stack_of(pid: Pid, start: u64) -> Result<(Vec<u8>, Vec<u8>), guest::Fault> {
+    let count = guest::peek_u64(pid, start)?;
+    let arguments = count.checked_add(2).and_then(|words| words.checked_mul(8)).ok_or(guest::EFAULT)?;
+    if arguments > STACK_BYTES_MAX as u64 {
+        return Err(guest::EFAULT);
     }
+    let mut words = vec![0; arguments as usize];
+    guest::read(pid, start, &mut words)?;
+    words.extend(words_at(pid, start.wrapping_add(arguments), 1)?);
+    words.extend([0; 8]);
+    let vector = words_at(pid, start.wrapping_add(words.len() as u64), 2)?;
+    Ok((words, vector))
 }
 
 /// The words that a new program finds on its stack from `address` on, up to a null: an argument's or variable's address each, or with
@@ -174,26 +154,4 @@ fn words_at(pid: Pid, address: u64, step: usize) -> Result<Vec<u8>, guest::Fault
         }
     }
     Err(guest::EFAULT)
-}
-
-/// All patches of a vDSO as one, with what lies between them: a program gets it in one write.
-fn whole_patch(image: &[u8]) -> Result<Patch, EngineError> {
-    let found = patches(image).map_err(|error| EngineError::Vdso { reason: error.to_string() })?;
-    let mut patched = image.to_vec();
-    for patch in &found {
-        patched[patch.offset..][..patch.bytes.len()].copy_from_slice(&patch.bytes);
-    }
-    let from = found.iter().map(|patch| patch.offset).min().unwrap_or(0);
-    let to = found.iter().map(|patch| patch.offset + patch.bytes.len()).max().unwrap_or(0);
-    Ok(Patch { offset: from, bytes: patched[from..to].to_vec() })
-}
-
-/// The pages from `base` on, up to the first that cannot be read.
-fn read_image(pid: Pid, base: u64) -> Vec<u8> {
-    let mut image = Vec::new();
-    let mut page = [0; PAGE_BYTES];
-    while image.len() < VDSO_BYTES_MAX && guest::read(pid, base.wrapping_add(image.len() as u64), &mut page).is_ok() {
-        image.extend_from_slice(&page);
-    }
-    image
 }

@@ -23,7 +23,7 @@ mod signals;
 mod start;
 mod task;
 mod turns;
-mod vvar;
+mod vdso;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -92,8 +92,8 @@ pub enum EngineError {
         /// Why.
         reason: String,
     },
-    /// The vDSO of a program cannot be patched: its clocks would be the host's.
-    #[error("the vDSO of a program cannot be patched: {reason}")]
+    /// The vDSO of a program cannot be taken away: its clocks would be the host's.
+    #[error("the vDSO of a program cannot be taken away: {reason}")]
     Vdso {
         /// Why.
         reason: String,
@@ -185,7 +185,6 @@ pub(crate) struct Engine {
     shares_users: bool,
     /// Standard input is a pipe or socket whose writer is outside.
     outside_input: bool,
-    vdso: exec::VdsoPatches,
     library: code::Library,
     /// Newborn tasks that stopped before their parent told of them.
     early: Vec<Pid>,

@@ -17,7 +17,7 @@ use super::model::timers::Timers;
 use super::order::{Attach, Order, Word};
 use super::task::{State, Tasks};
 use super::trace::Trace;
-use super::{Engine, EngineError, SPIN_LOOK_S, calls, counts, events, exec, guest, open_log};
+use super::{Engine, EngineError, SPIN_LOOK_S, calls, counts, events, guest, open_log};
 use crate::kernel::ears::Ears;
 use crate::kernel::{self, tracee};
 
@@ -116,7 +116,6 @@ impl Engine {
             outside: Vec::new(),
             shares_users: same_namespace(pid, "user"),
             outside_input: false,
-            vdso: exec::VdsoPatches::default(),
             library: super::code::Library::default(),
             early: Vec::new(),
             arrivals: 0,

@@ -32,7 +32,7 @@ ATTACKS = [
     *of("bombs", "everybody", limit_s=180, sample=False),
     *of("descriptors", "outlived", "passed", "closed", "replaced", "limited"),
     *of("steering", "traces", never=("TRACEME, 0, 0, 0): 0",)),
-    *of("steering", "pages", never=("before the vdso: readable",)),
+    *of("steering", "pages", never=("an image at",), says=("vdso 0", "pages of others: 0")),
     *of("steering", "options", says=("tsc 2",)),
     *of("steering", "vdso", "stack"),
     *of("filters", "own", "deep"),

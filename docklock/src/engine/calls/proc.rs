@@ -60,8 +60,9 @@ impl Engine {
             own: self.caller(id).process,
         };
         match procfs::answer(place, &facts) {
-            // A profile that shows the host's processor shows what the host's kernel tells of it.
-            Synth::Filter(FilterKind::Auxv) if !self.shows_baseline() => Synth::Pass,
+            Synth::Filter(FilterKind::Auxv { .. }) => {
+                Synth::Filter(FilterKind::Auxv { baseline: self.shows_baseline() })
+            }
             what => what,
         }
     }

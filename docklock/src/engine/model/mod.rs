@@ -14,5 +14,5 @@ pub mod place;
 pub mod processor;
 pub mod procfs;
 pub mod random;
+pub mod stack;
 pub mod timers;
-pub mod vdso;

@@ -131,36 +131,6 @@ pub fn execute(found: Found, mut registers: Registers, random: impl FnOnce() -> 
     Some(registers)
 }
 
-/// Types of the auxiliary vector (linux/auxvec.h).
-const AT_IGNORE: u64 = 1;
-const AT_HWCAP: u64 = 16;
-const AT_HWCAP2: u64 = 26;
-const AT_RSEQ_FEATURE_SIZE: u64 = 27;
-const AT_HWCAP4: u64 = 30;
-const AT_MINSIGSTKSZ: u64 = 51;
-
-/// One entry of the auxiliary vector, type and value, as this processor and a kernel without features of its own give it.
-pub fn auxiliary(kind: u64, value: u64) -> (u64, u64) {
-    match kind {
-        AT_HWCAP => (kind, HWCAP),
-        AT_HWCAP2 => (kind, 0),
-        // Restartable sequences are refused; further capabilities are those of newer kernels.
-        AT_RSEQ_FEATURE_SIZE..=AT_HWCAP4 => (AT_IGNORE, 0),
-        AT_MINSIGSTKSZ => (kind, SIGNAL_FRAME_BYTES),
-        _ => (kind, value),
-    }
-}
-
-/// Rewrites all entries of an auxiliary vector.
-pub fn furnish(vector: &mut [u8]) {
-    for entry in vector.chunks_exact_mut(16) {
-        let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
-        let (kind, value) = auxiliary(word(&entry[..8]), word(&entry[8..]));
-        entry[..8].copy_from_slice(&kind.to_le_bytes());
-        entry[8..].copy_from_slice(&value.to_le_bytes());
-    }
-}
-
 /// True when this host executes all that the baseline promises.
 pub fn host_has_baseline() -> bool {
     use std::arch::x86_64::__cpuid;
@@ -250,14 +220,6 @@ mod tests {
         assert_eq!(execute(found(Kind::Xgetbv, 0, 32, 3), before, || 1), None);
         let asked = Registers::default();
         assert_eq!(execute(found(Kind::Xgetbv, 0, 32, 3), asked, || 1).map(|after| after.general[RAX]), Some(3));
-    }
-
-    #[test]
-    fn what_a_newer_kernel_tells_is_left_out() {
-        assert_eq!(auxiliary(16, 0xffff), (16, HWCAP));
-        assert_eq!(auxiliary(27, 32), (1, 0));
-        assert_eq!(auxiliary(51, 11_952), (51, 4096));
-        assert_eq!(auxiliary(25, 0x7fff), (25, 0x7fff));
     }
 
     #[test]

@@ -102,7 +102,10 @@ pub enum FilterKind {
     /// /proc/N/cgroup
     Cgroup,
     /// /proc/N/auxv
-    Auxv,
+    Auxv {
+        /// With the baseline's processor.
+        baseline: bool,
+    },
     /// /proc/N/wchan
     Wchan,
     /// /proc/N/loginuid
@@ -135,7 +138,7 @@ impl FilterKind {
         Self::Mounts,
         Self::Mountstats,
         Self::Cgroup,
-        Self::Auxv,
+        Self::Auxv { baseline: true },
         Self::Wchan,
         Self::Loginuid,
         Self::CoredumpFilter,
@@ -167,7 +170,7 @@ impl FilterKind {
             Self::Mounts => "mounts",
             Self::Mountstats => "mountstats",
             Self::Cgroup => "cgroup",
-            Self::Auxv => "auxv",
+            Self::Auxv { .. } => "auxv",
             Self::Wchan => "wchan",
             Self::Loginuid => "loginuid",
             Self::CoredumpFilter => "coredump_filter",
@@ -385,9 +388,9 @@ pub fn filter(kind: FilterKind, raw: &[u8], vino: &mut dyn FnMut(u64, u64) -> u6
         FilterKind::Mounts => mounts(raw),
         FilterKind::Mountstats => mountstats(raw),
         FilterKind::Cgroup => b"0::/\n".to_vec(),
-        FilterKind::Auxv => {
-            let mut vector = raw.to_vec();
-            super::processor::furnish(&mut vector);
+        FilterKind::Auxv { baseline } => {
+            let mut vector = super::stack::vector(raw, baseline);
+            vector.resize(vector.len() + super::stack::ENTRY_BYTES, 0);
             vector
         }
         FilterKind::Wchan => b"0".to_vec(),
@@ -453,13 +456,16 @@ fn stat(raw: &[u8]) -> Vec<u8> {
     let Some(end) = raw.iter().rposition(|&byte| byte == b')') else { return Vec::new() };
     let (mut out, rest) = (raw[..=end].to_vec(), &raw[end + 1..]);
     let size = (TASK_PAGES * PAGE_BYTES).to_string();
+    // The kernel's own beginning of the stack, field 28, depends on its version; the arguments' text, field 48, lies above it on each.
+    let stack = words(rest).nth(48 - 3).filter(|word| is_number(word)).unwrap_or(b"0");
     for (field, word) in (3_u32..).zip(words(rest)) {
         let shown: &[u8] = match field {
             3 => b"R",
             8 => b"-1",
             23 => size.as_bytes(),
+            28 => stack,
             // Parent, group, session; priority, nice, threads; limit, code and stack; signal masks; exit signal; data, arguments, exit code.
-            4..=6 | 18..=20 | 25..=28 | 32..=34 | 38 | 45..=52 if is_number(word) => word,
+            4..=6 | 18..=20 | 25..=27 | 32..=34 | 38 | 45..=52 if is_number(word) => word,
             _ => b"0",
         };
         out.push(b' ');
@@ -771,7 +777,7 @@ mod tests {
     fn stat_keeps_who_a_task_is_and_forgets_what_it_used() {
         let raw: Vec<String> = (4..=52).map(|field| field.to_string()).collect();
         let shown = filtered(FilterKind::Stat, &format!("9 (a ) b) S {}\n", raw.join(" ")));
-        let expected = "9 (a ) b) R 4 5 6 0 -1 0 0 0 0 0 0 0 0 0 18 19 20 0 0 4096000 0 25 26 27 28 0 0 0 32 33 34 0 0 0 38 0 0 0 0 0 0 \
+        let expected = "9 (a ) b) R 4 5 6 0 -1 0 0 0 0 0 0 0 0 0 18 19 20 0 0 4096000 0 25 26 27 48 0 0 0 32 33 34 0 0 0 38 0 0 0 0 0 0 \
                         45 46 47 48 49 50 51 52\n";
         assert_eq!(shown, expected);
     }
