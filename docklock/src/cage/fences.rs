@@ -24,6 +24,9 @@ pub struct Fences {
     pub personality: u64,
     /// File mode creation mask.
     pub umask: u32,
+    /// The AppArmor profile that the process changes to, where there is one.
+    #[serde(default)]
+    pub apparmor: Option<String>,
     /// Landlock rules, where they are in force.
     pub landlock: Option<LandlockRules>,
     /// `CAP_` names: no set of the process may hold another.
@@ -45,6 +48,7 @@ pub(super) fn of(
         no_new_privs: true,
         personality: if profile.no_aslr { ADDR_NO_RANDOMIZE } else { 0 },
         umask: profile.umask,
+        apparmor: None,
         landlock: wanted.then(|| LandlockRules::of(policy, shared)),
         capabilities,
         tenant_seccomp,
@@ -57,12 +61,7 @@ pub(super) fn apparmor(
     policy: &Policy,
     host: &HostCapabilities,
 ) -> Result<Option<AppArmorProfile>, PlanError> {
-    let asked = spec
-        .process()
-        .as_ref()
-        .and_then(|process| process.apparmor_profile().as_deref())
-        .filter(|asked| !asked.is_empty());
-    if let Some(asked) = asked.filter(|_| !host.apparmor.enabled) {
+    if let Some(asked) = asked_profile(spec).filter(|_| !host.apparmor.enabled) {
         let why = "this host does not enforce AppArmor";
         return Err(PlanError::Unsupported { what: "process.apparmorProfile", value: asked.to_owned(), why });
     }
@@ -75,6 +74,16 @@ pub(super) fn apparmor(
         .as_deref()
         .filter(|_| host.apparmor.enabled)
         .map(|parser| AppArmorProfile::of(policy, parser)))
+}
+
+/// The name of the profile that processes change to: ours, else what the specification asks for.
+pub(super) fn label(spec: &Spec, ours: Option<&AppArmorProfile>) -> Option<String> {
+    ours.map(|profile| profile.name.as_str()).or_else(|| asked_profile(spec)).map(str::to_owned)
+}
+
+fn asked_profile(spec: &Spec) -> Option<&str> {
+    let process = spec.process().as_ref()?;
+    process.apparmor_profile().as_deref().filter(|asked| !asked.is_empty())
 }
 
 /// Accounts for each fence, sorted by name, and leaves out of the specification what this host cannot enforce.

@@ -128,7 +128,8 @@ pub fn plan(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
     let tenant_seccomp = take_odds(&mut spec)?;
     devices::cage(&mut spec, policy)?;
     let apparmor = fences::apparmor(&spec, policy, host)?;
-    let kept = process::cage_first(&mut spec, policy, apparmor.as_ref())?;
+    let label = fences::label(&spec, apparmor.as_ref());
+    let kept = process::cage_first(&mut spec, policy)?;
     resources::narrow(resources::of(&mut spec)?, policy.profile());
     // Taken before what this host lacks is left out, so that equal plans have equal digests on unequal hosts.
     let config = normal::bytes(&spec, tenant_seccomp.as_ref())?;
@@ -147,7 +148,7 @@ pub fn plan(request: &PlanRequest<'_>) -> Result<Plan, PlanError> {
         sources: sources::of(&spec, policy, &shared),
         exec: policy.profile().exec,
         outputs: declared.unwrap_or(if request.has_layer { OutputScope::Layer } else { OutputScope::None }),
-        fences: fences::of(policy, host, &shared, kept, tenant_seccomp),
+        fences: Fences { apparmor: label, ..fences::of(policy, host, &shared, kept, tenant_seccomp) },
         fence_report,
         own_network: !shared.host_network && !shared.joined.contains(&bpi_policies::Namespace::Network),
         policy: policy.clone(),

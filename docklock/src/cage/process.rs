@@ -8,7 +8,6 @@ use oci_spec::runtime::{
 };
 
 use super::{Plan, PlanError};
-use crate::apparmor::AppArmorProfile;
 
 /// Without a limit.
 const UNLIMITED: u64 = u64::MAX;
@@ -47,19 +46,12 @@ const BASELINE: [(&str, &str); 2] = [
 ];
 
 /// Cages the first process; returns the names of the capabilities it may ever hold.
-pub(super) fn cage_first(
-    spec: &mut Spec,
-    policy: &Policy,
-    apparmor: Option<&AppArmorProfile>,
-) -> Result<BTreeSet<String>, PlanError> {
+pub(super) fn cage_first(spec: &mut Spec, policy: &Policy) -> Result<BTreeSet<String>, PlanError> {
     let process = spec.process_mut().as_mut().ok_or(PlanError::Missing { what: "process" })?;
     let kept = process.capabilities().clone().unwrap_or_else(no_capabilities);
     let kept = narrow(&kept, &policy.profile().capabilities);
     process.set_capabilities(Some(kept.clone()));
     cage(process, policy)?;
-    if let Some(profile) = apparmor {
-        process.set_apparmor_profile(Some(profile.name.clone()));
-    }
     Ok(names(kept.bounding()))
 }
 
@@ -70,12 +62,13 @@ pub(super) fn cage_exec(plan: &Plan, process: &Process) -> Result<Process, PlanE
     let asked = process.capabilities().clone().or_else(|| first.capabilities().clone()).unwrap_or_else(no_capabilities);
     process.set_capabilities(Some(narrow(&asked, &plan.fences.capabilities)));
     cage(&mut process, &plan.policy)?;
-    process.set_apparmor_profile(first.apparmor_profile().clone());
     Ok(process)
 }
 
 fn cage(process: &mut Process, policy: &Policy) -> Result<(), PlanError> {
     let profile = policy.profile();
+    // The executor puts it in force (`Fences::apparmor`).
+    process.set_apparmor_profile(None);
     if process.args().as_ref().is_none_or(Vec::is_empty) {
         return Err(PlanError::Missing { what: "process.args" });
     }

@@ -297,10 +297,10 @@ impl Engine {
             self.code_is_made(Made::AtRunTime);
         }
         if is_mmap && (shared || anonymous) || !is_mmap && self.library.made.is_some() {
-            return Ok(Verdict::Continue);
+            return self.map_plainly(id, call);
         }
         let file = if is_mmap { self.descriptor(id, fd as i32) } else { None };
-        let Some(registers) = self.hook(id)? else { return Ok(Verdict::Settled) };
+        let Some(registers) = self.make_mapping(id, call)? else { return Ok(Verdict::Settled) };
         let result = registers.rax as i64;
         if is_mmap && !(-4095..0).contains(&result) {
             if let Some(file) = file {

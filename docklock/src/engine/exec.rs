@@ -101,6 +101,9 @@ impl Engine {
         let memory = guest::memory(pid).map_err(EngineError::edge("open the memory of a program"))?;
         let maps = std::fs::read_to_string(format!("/proc/{pid}/maps"))
             .map_err(EngineError::edge("read the mappings of a program"))?;
+        if self.policy.profile().no_aslr && !stack::is_in_its_place(&maps) {
+            return Err(EngineError::Random);
+        }
         self.look_through_program(pid, &maps, &memory)?;
         let mut registers = tracee::registers(pid).map_err(EngineError::edge("read the registers of a program"))?;
         let (words, raw) = stack_of(pid, registers.rsp).map_err(|_: guest::Fault| unreadable_stack())?;

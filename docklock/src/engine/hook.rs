@@ -4,9 +4,12 @@
 //! interruptibly returns at once, everything else completes. So the result can be rewritten under the task's own credentials, root and
 //! working directory, and a call that might block can be tried.
 
-use super::task::{Resume, TaskId, Wait};
+use bpi_policies::Class;
+
+use super::task::{Call, Resume, TaskId, Wait};
 use super::trace::CONTINUED;
 use super::{Engine, EngineError};
+use crate::kernel::ears::Heard;
 use crate::kernel::tracee::{self, Outcome, Registers, Who};
 use crate::kernel::{self, Reply};
 
@@ -19,6 +22,8 @@ const RESTARTS: [i64; 4] = [-512, -513, -514, -516];
 pub(super) const ERESTARTNOHAND: i64 = -514;
 /// ERESTART_RESTARTBLOCK: EINTR where a handler runs, restart_syscall(2) where none does.
 pub(super) const ERESTART_RESTARTBLOCK: i64 = -516;
+/// Every signal but those that cannot be blocked.
+pub(super) const ALL_SIGNALS: u64 = u64::MAX;
 /// Bytes of the `syscall` instruction.
 const SYSCALL_BYTES: u64 = 2;
 
@@ -95,6 +100,79 @@ impl Engine {
         }
     }
 
+    /// Stops a task on its way out of a call that the kernel does not run.
+    pub(super) fn stop_instead(&mut self, id: TaskId) -> Result<Option<Registers>, EngineError> {
+        self.counters.hooks += 1;
+        let Some(call) = self.tasks.get_mut(id).and_then(|task| task.call.take()) else { return Ok(None) };
+        self.armed(id, |engine| kernel::notify_reply(engine.ears.listener(), call.id, Reply::Value(0)))
+    }
+
+    /// Makes a task that [`Self::stop_instead`] left with the registers `stopped` run another call from the same place. It is stopped
+    /// afterwards, with the result as that of its own call, or gone: then there are no registers.
+    pub(super) fn make_call(
+        &mut self,
+        id: TaskId,
+        stopped: &Registers,
+        call: &Call,
+    ) -> Result<Option<Registers>, EngineError> {
+        let Some(tid) = self.tasks.get(id).map(|task| task.tid) else { return Ok(None) };
+        let mask = match tracee::signal_mask(tid) {
+            Ok(mask) => mask,
+            Err(error) if super::is_gone(&error) => return Ok(None),
+            Err(source) => return Err(EngineError::Edge { deed: "read a task's signal mask", source }),
+        };
+        self.forgiving(tracee::set_signal_mask(tid, ALL_SIGNALS), "block a task's signals")?;
+        let [rdi, rsi, rdx, r10, r8, r9] = call.args;
+        let rip = stopped.rip.wrapping_sub(SYSCALL_BYTES);
+        let made = Registers { rip, rax: call.nr as u64, orig_rax: u64::MAX, rdi, rsi, rdx, r10, r8, r9, ..*stopped };
+        self.forgiving(tracee::set_registers(tid, &made), "set a task's registers")?;
+        let by_trap = |signal, event| (signal, event) == (libc::SIGTRAP, 0);
+        self.forgiving(tracee::resume_to_call(tid), "let a task make a call")?;
+        if !self.wait_for(id, by_trap)? {
+            return Ok(None);
+        }
+        self.forgiving(tracee::resume_to_call(tid), "let a task make a call")?;
+        let is_asked = self.policy.decide(&call.of_policy()) == Class::Virtual;
+        if is_asked && !self.let_made_call_through(id)? || !self.wait_for(id, by_trap)? {
+            return Ok(None);
+        }
+        let result = match tracee::registers(tid) {
+            Ok(registers) => registers.rax,
+            Err(error) if super::is_gone(&error) => return Ok(None),
+            Err(source) => return Err(EngineError::Edge { deed: "read the registers of a task", source }),
+        };
+        let after = Registers { rax: result, orig_rax: u64::MAX, ..*stopped };
+        self.forgiving(tracee::set_registers(tid, &after), "give a task its registers back")?;
+        self.forgiving(tracee::set_signal_mask(tid, mask), "give a task its signal mask back")?;
+        let number = self.number_of(id);
+        self.record(number, call.nr as i32, result as i64, [call.args[0], call.args[1]])?;
+        Ok(Some(after))
+    }
+
+    /// The filter asks about a call that the engine itself makes a task do. False: the task is gone.
+    fn let_made_call_through(&mut self, id: TaskId) -> Result<bool, EngineError> {
+        loop {
+            let Some(tid) = self.tasks.get(id).map(|task| task.tid) else { return Ok(false) };
+            match self.ears.hear().map_err(EngineError::edge("receive a call"))? {
+                Heard::Call(asked) if asked.pid as i32 == tid.as_raw() => {
+                    let told = kernel::notify_reply(self.ears.listener(), asked.id, Reply::Continue);
+                    self.forgiving(told, "let a call through")?;
+                    return Ok(true);
+                }
+                Heard::Call(other) => self.on_call(other)?,
+                Heard::News => {
+                    self.drain_events()?;
+                }
+                Heard::Nobody => {
+                    self.drain_events()?;
+                    if self.ears.hung_up() {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+    }
+
     fn is_sibling(&self, one: TaskId, other: TaskId) -> bool {
         self.tasks.get(one).zip(self.tasks.get(other)).is_some_and(|(one, other)| one.process == other.process)
     }
@@ -107,14 +185,17 @@ impl Engine {
 
     /// Waits until a task that is about to stop has stopped. False: it is gone instead.
     pub(super) fn wait_for_stop(&mut self, id: TaskId) -> Result<bool, EngineError> {
+        self.wait_for(id, |_, event| matches!(event, EVENT_STOP | libc::PTRACE_EVENT_VFORK_DONE))
+    }
+
+    /// The same for a stop by a signal and an event that are `wanted`.
+    fn wait_for(&mut self, id: TaskId, wanted: impl Fn(i32, i32) -> bool) -> Result<bool, EngineError> {
         loop {
             let Some(tid) = self.tasks.get(id).map(|task| task.tid) else { return Ok(false) };
             // The first thread of a dying process is told only when its tracer has heard of all others: then those must be heard too.
             let who = if self.leads_others(id) { Who::Any } else { Who::Task(tid) };
             match tracee::wait(who, true) {
-                Ok(Some((pid, Outcome::Stopped { event: EVENT_STOP | libc::PTRACE_EVENT_VFORK_DONE, .. })))
-                    if pid == tid =>
-                {
+                Ok(Some((pid, Outcome::Stopped { signal, event }))) if pid == tid && wanted(signal, event) => {
                     if let Some(task) = self.tasks.get_mut(id) {
                         task.stopped = true;
                     }

@@ -92,6 +92,9 @@ pub enum EngineError {
         /// Why.
         reason: String,
     },
+    /// Something between the executor and the program has made addresses random again.
+    #[error("the addresses of a program are random, though the policy says that they are not")]
+    Random,
     /// The vDSO of a program cannot be taken away: its clocks would be the host's.
     #[error("the vDSO of a program cannot be taken away: {reason}")]
     Vdso {
@@ -156,6 +159,7 @@ pub(crate) struct Engine {
     timerfds: calls::timerfd::TimerDescriptors,
     /// Somebody has a descriptor of signalfd(2).
     signal_descriptors: bool,
+    socket_limits: calls::limit::Limits,
     futexes: Futexes,
     metadata: Metadata,
     random: calls::random::Random,

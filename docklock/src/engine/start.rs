@@ -95,6 +95,7 @@ impl Engine {
             timers: Timers::default(),
             timerfds: calls::timerfd::TimerDescriptors::default(),
             signal_descriptors: false,
+            socket_limits: calls::limit::Limits::default(),
             futexes: Futexes::new(),
             metadata: Metadata::new(order.since_ns, epoch_ns),
             random,

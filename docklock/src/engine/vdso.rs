@@ -13,13 +13,12 @@ use std::os::unix::fs::FileExt;
 use nix::unistd::Pid;
 
 use super::guest;
+use super::hook::ALL_SIGNALS;
 use super::{Engine, EngineError};
 use crate::kernel::tracee::{self, Outcome, Registers, Who};
 
 /// `mov eax, SYS_munmap; syscall; int3`. The number cannot come by register: the end of execve(2) writes its own result there.
 const STUB: [u8; 8] = [0xb8, libc::SYS_munmap as u8, 0, 0, 0, 0x0f, 0x05, 0xcc];
-/// Every signal but those that cannot be blocked.
-const ALL_SIGNALS: u64 = u64::MAX;
 
 impl Engine {
     /// Unmaps the kernel's pages among the mappings `maps` (proc_pid_maps(5)), and lets the program begin with `registers`.

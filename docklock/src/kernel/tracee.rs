@@ -2,8 +2,10 @@
 //!
 //! `nix` has ptrace and waitpid too, but its signals end at 31: a status that carries a real-time signal is lost there.
 
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 
 use nix::unistd::Pid;
 
@@ -101,6 +103,14 @@ pub fn interrupt(pid: Pid) -> io::Result<()> {
 /// `ESRCH` when it is gone or not stopped.
 pub fn resume(pid: Pid, signal: i32) -> io::Result<()> {
     ptrace(libc::PTRACE_CONT, pid, 0, signal as usize).map(drop)
+}
+
+/// Lets a stopped task go on to the next entry into a system call, or exit from one (PTRACE_SYSCALL).
+///
+/// # Errors
+/// `ESRCH` when it is gone or not stopped.
+pub fn resume_to_call(pid: Pid) -> io::Result<()> {
+    ptrace(libc::PTRACE_SYSCALL, pid, 0, 0).map(drop)
 }
 
 /// Leaves a task in its group stop and hears of what ends it (PTRACE_LISTEN).
@@ -385,8 +395,27 @@ pub fn pipe_capacity(fd: BorrowedFd<'_>) -> io::Result<u64> {
 pub fn write_without_waiting(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     let vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     // SAFETY: the vector names a live slice that the kernel only reads.
-    Ok(unsafe { check(libc::pwritev2(fd.as_raw_fd(), &raw const vector, 1, -1, libc::RWF_NOWAIT) as libc::c_long) }?
-        as usize)
+    match unsafe { check(libc::pwritev2(fd.as_raw_fd(), &raw const vector, 1, -1, libc::RWF_NOWAIT) as libc::c_long) } {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => write_by_other_means(fd, bytes),
+        written => Ok(written? as usize),
+    }
+}
+
+/// The same where the kernel knows RWF_NOWAIT for neither pipes (before Linux 6.5) nor sockets: by the flag of send(2), and for a pipe by a
+/// description of its own, since the caller's flags are shared.
+fn write_by_other_means(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: `bytes` is a live slice that the kernel only reads.
+    match unsafe { check(libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) as libc::c_long) } {
+        Err(error) if error.raw_os_error() == Some(libc::ENOTSOCK) => {
+            let own = OpenOptions::new()
+                .write(true)
+                .custom_flags(libc::O_NONBLOCK)
+                .open(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+            own?.write(bytes)
+        }
+        written => Ok(written? as usize),
+    }
 }
 
 /// All entries of a folder as the kernel gives them (getdents64(2)), from the descriptor's position on.
@@ -408,5 +437,44 @@ pub fn read_folder(folder: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
         if read == 0 {
             return Ok(entries);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    /// Bytes that fit until there is no more room.
+    fn fill(fd: BorrowedFd<'_>, write: fn(BorrowedFd<'_>, &[u8]) -> io::Result<usize>) -> usize {
+        let mut whole = 0;
+        loop {
+            match write(fd, &[7; 10_000]) {
+                Ok(some) => whole += some,
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                    return whole;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_pipe_takes_as_much_by_either_means() {
+        let fills = [write_without_waiting, write_by_other_means].map(|write| {
+            let (_read, end) = nix::unistd::pipe().unwrap();
+            fill(end.as_fd(), write)
+        });
+        assert_eq!(fills, [65_536; 2]);
+    }
+
+    #[test]
+    fn a_socket_takes_what_fits_and_says_when_nobody_reads() {
+        let (reader, end) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(fill(end.as_fd(), write_by_other_means) > 65_536);
+        drop(reader);
+        let error = write_by_other_means(end.as_fd(), b"more").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 }

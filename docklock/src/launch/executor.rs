@@ -2,7 +2,7 @@
 //!
 //! libcontainer loads no filter of ours: it loses seccomp on exec. So this executor puts up every fence itself, checks each, and loads
 //! the filter last, when the user, the capabilities and the root file system are already the container's. A step that fails ends the
-//! process before it ran. Order: no_new_privs, death signal, personality, umask, capability check, Landlock, arguments, filter (its
+//! process before it ran. Order: no_new_privs, death signal, personality, umask, capability check, AppArmor, Landlock, arguments, filter (its
 //! listener leaves over the inherited socket), the tenant's own filter, execve.
 
 use std::collections::HashMap;
@@ -137,6 +137,9 @@ impl CageExecutor {
         umask(Mode::from_bits_truncate(self.fences.umask));
         kernel::reset_signals();
         self.check_capabilities()?;
+        if let Some(name) = &self.fences.apparmor {
+            change_profile(name)?;
+        }
         if let Some(rules) = &self.fences.landlock {
             rules.apply().map_err(|error| CageExecutorError::Landlock(error.to_string()))?;
         }
@@ -196,6 +199,22 @@ impl Executor for CageExecutor {
             kernel::exit_now(127);
         }
         Err(ExecutorError::Other(reason))
+    }
+}
+
+/// Changes to an AppArmor profile now, and not at execve(2): there the kernel clears what a set-user-ID program may not inherit, and with it
+/// that addresses are not to be random (`PER_CLEAR_ON_SETID`, personality(2)).
+fn change_profile(name: &str) -> Result<(), CageExecutorError> {
+    const STEP: &str = "change to the AppArmor profile";
+    let fence = |source| CageExecutorError::Fence { step: STEP, source };
+    // Beside other security modules; the second was the only one before Linux 5.8.
+    let own = ["/proc/self/attr/apparmor/current", "/proc/self/attr/current"];
+    let path = own.into_iter().find(|path| Path::new(path).exists()).unwrap_or(own[0]);
+    fs::write(path, format!("changeprofile {name}")).map_err(fence)?;
+    let label = fs::read_to_string(path).map_err(fence)?;
+    match label.split_once(' ') {
+        Some((now, _)) if now == name => Ok(()),
+        _ => Err(CageExecutorError::NotInForce { step: "the AppArmor profile" }),
     }
 }
 

@@ -46,7 +46,7 @@ fn the_digests_of_the_embedded_profiles_are_known() {
 }
 
 const GOLDEN: [&str; 3] = [
-    "b684529e99328106a239a584fbf8c1746954013690f0802c8d28779bbfcfb8b5",
+    "01973a3d7217172d5ab57a997d5a5a861d66f9b60bbc54c14af56853e37336e5",
     "a59e58663c5f6b112b2cf9794ef2623cab4a05870b93db1f26c9c1d4eecd92eb",
     "67b31f0204b032d829837ee2278cbf8f326d6a1b109422ba4ca44dd5ac43e4b8",
 ];
@@ -209,7 +209,7 @@ fn without_turns_the_calls_every_program_makes_pass_whatever_their_arguments() {
 /// No answer of theirs depends on the host, and none of them waits.
 #[test]
 fn under_turns_pure_calls_pass_whatever_their_arguments() {
-    let pure = "close munmap brk rt_sigaction rt_sigprocmask rt_sigreturn pipe2 mremap dup dup2 dup3 getpid execve getcwd \
+    let pure = "close munmap brk rt_sigaction rt_sigprocmask rt_sigreturn pipe2 dup dup2 dup3 getpid execve getcwd \
         getuid getgid geteuid getegid gettid epoll_ctl epoll_create1 eventfd2 set_robust_list sigaltstack getrlimit vfork fork";
     for name in pure.split_whitespace() {
         for policy in Policy::embedded_names().map(turns) {
@@ -288,6 +288,26 @@ fn what_becomes_code_is_seen_and_what_becomes_data_is_not() {
     assert_eq!(classes("mprotect", [0, 4096, 3, 0, 0, 0]), (Class::Allow, Class::Allow));
     assert_eq!(classes("mprotect", [0, 4096, 5, 0, 0, 0]), (Class::Virtual, Class::Allow));
     assert_eq!(classes("shmat", [0, 0, 0x8000, 0, 0, 0]), (denied("EACCES"), Class::Allow));
+}
+
+#[test]
+fn where_a_large_area_goes_is_asked() {
+    const LARGE: u64 = 2 << 20;
+    let mmap = |length, flags| classes("mmap", [0, length, 3, flags, 3, 0]);
+    let mremap = |length, flags| classes("mremap", [4096, 4096, length, flags, 0, 0]);
+    for kind in [0x2, 0x22, 0x21] {
+        assert_eq!(mmap(LARGE - 1, kind), (Class::Allow, Class::Allow));
+        for length in [LARGE, LARGE + 1, 1 << 40, u64::MAX] {
+            assert_eq!(mmap(length, kind), (Class::Virtual, Class::Allow));
+            for fixed in [0x10, 0x10_0000, 0x10_0010] {
+                assert_eq!(mmap(length, kind | fixed), (Class::Allow, Class::Allow));
+            }
+        }
+    }
+    assert_eq!(mremap(LARGE, 1), (Class::Virtual, Class::Allow));
+    for (length, flags) in [(LARGE - 1, 1), (LARGE, 0), (LARGE, 2), (LARGE, 3)] {
+        assert_eq!(mremap(length, flags), (Class::Allow, Class::Allow));
+    }
 }
 
 #[test]

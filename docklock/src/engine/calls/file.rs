@@ -215,7 +215,7 @@ impl Engine {
             let now = self.clock.now();
             self.metadata.written(FileId { dev: stat.st_dev, ino: stat.st_ino }, now);
         }
-        if call.args[2] & libc::PROT_EXEC as u64 != 0 { self.map_code(id, call) } else { Ok(Verdict::Continue) }
+        if call.args[2] & libc::PROT_EXEC as u64 != 0 { self.map_code(id, call) } else { self.map_plainly(id, call) }
     }
 
     /// Looks at a name: access(2) and its like.

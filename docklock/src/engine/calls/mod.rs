@@ -8,11 +8,13 @@ mod fstat;
 mod futex;
 mod identity;
 mod life;
+pub(super) mod limit;
 pub(super) mod name;
 pub(super) mod path;
 mod poll;
 pub(super) mod proc;
 pub(super) mod random;
+mod room;
 mod stream;
 pub(super) mod time;
 mod timer;
@@ -99,6 +101,7 @@ impl Engine {
             libc::SYS_utimensat | libc::SYS_utime | libc::SYS_utimes | libc::SYS_futimesat => self.set_times(id, call),
             libc::SYS_truncate | libc::SYS_ftruncate | libc::SYS_fallocate => self.resize(id, call),
             libc::SYS_mmap | libc::SYS_mprotect | libc::SYS_pkey_mprotect => self.map(id, call),
+            libc::SYS_mremap => self.move_mapping(id, call),
             libc::SYS_readlink | libc::SYS_readlinkat => self.read_link(id, call),
             libc::SYS_access | libc::SYS_faccessat | libc::SYS_faccessat2 => self.look_up(id, call),
             libc::SYS_chmod
@@ -131,6 +134,8 @@ impl Engine {
                 self.name_before_use(id, call.args[0] as i32);
                 self.try_now(id)
             }
+            libc::SYS_setsockopt => self.set_option(id, call),
+            libc::SYS_getsockopt => self.get_option(id, call),
             libc::SYS_futex => self.futex(id, call),
             libc::SYS_sched_yield => self.sched_yield(id),
 

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use nix::sys::stat::FileStat;
 
 use super::Answer;
+use super::limit::Direction;
 use crate::engine::guest::{self, kind};
 use crate::engine::model::metadata::FileId;
 use crate::engine::task::{Awaited, Call, TaskId};
@@ -42,7 +43,8 @@ impl Engine {
     pub(super) fn read(&mut self, id: TaskId, call: &Call) -> Answer {
         // What can make a read wait has no position: pread(2) fails there with ESPIPE.
         let positional = matches!(call.nr, libc::SYS_pread64 | libc::SYS_preadv);
-        if !self.random.opened && (positional || !self.outside_input && self.is_alone()) {
+        let cannot_wait = positional || !self.outside_input && self.socket_limits.is_empty() && self.is_alone();
+        if !self.random.opened && cannot_wait {
             return Ok(Verdict::Continue);
         }
         let Some(file) = self.file(id, call.args[0] as i32) else { return Ok(Verdict::Continue) };
@@ -53,13 +55,17 @@ impl Engine {
         match self.waits(&fd, &stat) {
             Waits::Never => Ok(Verdict::Continue),
             Waits::Outside if kind(&stat) == libc::S_IFIFO => self.read_outside(id, call, fd),
-            Waits::Inside | Waits::Outside if self.is_alone() || asks_not_to_wait(call) => Ok(Verdict::Continue),
+            Waits::Inside | Waits::Outside if asks_not_to_wait(call) => Ok(Verdict::Continue),
             Waits::Inside | Waits::Outside => {
+                let limit = self.limit_of(&stat, Direction::Receive);
+                if limit.is_none() && self.is_alone() {
+                    return Ok(Verdict::Continue);
+                }
                 let files = vec![self.awaited(fd, libc::POLLIN)];
                 if any_ready(self.tid(id)?, &files) {
                     Ok(Verdict::Continue)
                 } else {
-                    Ok(self.block_on(id, files, None))
+                    self.wait_within(id, files, limit)
                 }
             }
         }
@@ -121,7 +127,11 @@ impl Engine {
             self.metadata.written(FileId { dev: stat.st_dev, ino: stat.st_ino }, now);
             return Ok(Verdict::Continue);
         }
-        if self.is_alone() || self.waits(&fd, &stat) != Waits::Inside || asks_not_to_wait(call) {
+        if self.waits(&fd, &stat) != Waits::Inside || asks_not_to_wait(call) {
+            return Ok(Verdict::Continue);
+        }
+        let limit = self.limit_of(&stat, Direction::Send);
+        if limit.is_none() && self.is_alone() {
             return Ok(Verdict::Continue);
         }
         let mut polled = [libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLOUT, revents: 0 }];
@@ -131,7 +141,7 @@ impl Engine {
             return Ok(if written > 0 { Verdict::Return(written as i64) } else { Verdict::Continue });
         }
         if call.nr != libc::SYS_write {
-            return Ok(if ready { Verdict::Continue } else { self.block_on(id, writable(fd), None) });
+            return if ready { Ok(Verdict::Continue) } else { self.wait_within(id, writable(fd), limit) };
         }
         if ready && written == 0 && fits(&fd, &stat, call.args[2]) {
             return Ok(Verdict::Continue);
@@ -139,7 +149,20 @@ impl Engine {
         if ready && let Some(verdict) = self.write_in_pieces(id, call, &fd)? {
             return Ok(verdict);
         }
-        Ok(self.block_on(id, writable(fd), None))
+        self.wait_within(id, writable(fd), limit)
+    }
+
+    /// Parks a task on descriptors until the limit is over; then the call fails, or has moved what it has.
+    fn wait_within(&mut self, id: TaskId, files: Vec<Awaited>, limit: Option<u64>) -> Answer {
+        let new = limit.map(|ns| self.clock.after(ns));
+        let Some(task) = self.tasks.get_mut(id) else { return Ok(Verdict::Settled) };
+        if task.timed_out {
+            let moved = if task.written > 0 { task.written as i64 } else { -i64::from(libc::EAGAIN) };
+            return Ok(Verdict::Return(moved));
+        }
+        let deadline = if task.retried { task.deadline } else { new };
+        task.retried = true;
+        Ok(self.block_on(id, files, deadline))
     }
 
     /// Transfers between descriptors: the kernel does them once both ends are ready. A stop may not be armed, since they look for one first.

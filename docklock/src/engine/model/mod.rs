@@ -14,5 +14,6 @@ pub mod place;
 pub mod processor;
 pub mod procfs;
 pub mod random;
+pub mod room;
 pub mod stack;
 pub mod timers;

@@ -50,6 +50,12 @@ pub fn lay_out(words: &[u8], vector: &[u8], top: u64) -> (u64, Vec<u8>) {
     (start, bytes)
 }
 
+/// True when the stack among these mappings (proc_pid_maps(5)) ends where the kernel puts it without address randomisation.
+pub fn is_in_its_place(maps: &str) -> bool {
+    let stack = maps.lines().find(|line| line.ends_with(" [stack]"));
+    stack.and_then(|line| line.split(' ').next()).is_some_and(|bounds| bounds.ends_with("-7ffffffff000"))
+}
+
 fn word(bytes: &[u8], at: usize) -> u64 {
     bytes[at..at + 8].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
@@ -85,6 +91,13 @@ mod tests {
     fn without_the_baseline_the_hosts_processor_shows_and_its_vdso_does_not() {
         let kernels = raw(&[(33, 0x7fff_0000), (51, 3632), (16, 0x178b_fbff)]);
         assert_eq!(vector(&kernels, false), raw(&[(51, 3632), (16, 0x178b_fbff)]));
+    }
+
+    #[test]
+    fn a_random_stack_is_seen() {
+        let stack = |end| format!("7ffffffde000-{end} rw-p 00000000 00:00 0                          [stack]\n");
+        assert!(is_in_its_place(&stack("7ffffffff000")));
+        assert!(!is_in_its_place(&stack("7ffe5eae7000")) && !is_in_its_place(""));
     }
 
     #[test]

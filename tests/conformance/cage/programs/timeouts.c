@@ -64,5 +64,12 @@ int main(void) {
   CHECK(setsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience));
   char byte;
   TIMED("recv", recv(pair[0], &byte, 1, 0));
+  socklen_t length = sizeof patience;
+  CHECK(getsockopt(pair[0], SOL_SOCKET, SO_RCVTIMEO, &patience, &length));
+  printf("limit %ld.%06ld\n", patience.tv_sec, patience.tv_usec);
+  CHECK(setsockopt(pair[1], SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience));
+  static char much[4 << 20];
+  TIMED("send", send(pair[1], much, sizeof much, 0) > 0);
+  TIMED("send again", send(pair[1], much, sizeof much, 0));
   return 0;
 }
