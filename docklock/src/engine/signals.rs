@@ -212,6 +212,10 @@ impl Engine {
 
     fn reap_killed(&mut self, id: TaskId, nr: i64, target: i32) -> Result<(), EngineError> {
         let own = self.tasks.get(id).map(|task| task.process);
+        // The number may be that of a thread, or of a process whose first thread has ended.
+        let number = target.unsigned_abs();
+        let leads = |(process, facts): (ProcessId, &super::task::Process)| (facts.number == number).then_some(process);
+        let named = self.tasks.processes().find_map(leads).or_else(|| self.process_of_number(number));
         let mut dying = Vec::new();
         for (process, facts) in self.tasks.processes() {
             // The kernel drops a SIGKILL from inside for the first process of the namespace (pid_namespaces(7)): it would never be over.
@@ -222,13 +226,7 @@ impl Engine {
                 (libc::SYS_kill, -1) | (libc::SYS_pidfd_send_signal, _) => true,
                 (libc::SYS_kill, 0) => group_of(facts.pid) == own.and_then(|own| self.group_of_process(own)),
                 (libc::SYS_kill, group) if group < 0 => group_in_cage(facts.pid) == Some(group.unsigned_abs()),
-                _ => {
-                    facts.number == target.unsigned_abs()
-                        || self
-                            .tasks
-                            .iter()
-                            .any(|(_, task)| task.process == process && task.number == target.unsigned_abs())
-                }
+                _ => named == Some(process),
             };
             if hit && self.is_dying(process) {
                 dying.push(process);
