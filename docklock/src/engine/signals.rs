@@ -187,6 +187,9 @@ impl Engine {
             _ => call.args[1],
         } as i32;
         let target = call.args[0] as i32;
+        if self.claims_to_come_from_outside(id, call)? {
+            return Ok(Verdict::Return(-i64::from(libc::EPERM)));
+        }
         self.killer = (signal == libc::SIGKILL).then_some(id);
         let hooked = self.hook(id);
         self.killer = None;
@@ -208,6 +211,21 @@ impl Engine {
         }
         self.release(id)?;
         Ok(Verdict::Settled)
+    }
+
+    /// True for a siginfo of the caller's own that says what only the kernel says of a sender in another namespace: SI_USER by process 0. The
+    /// kernel lets a process send itself anything (rt_sigqueueinfo(2)); the receipt would tell of an outsider.
+    fn claims_to_come_from_outside(&self, id: TaskId, call: &Call) -> Result<bool, Trouble> {
+        const CODE_OFFSET: u64 = 8;
+        const SENDER_OFFSET: u64 = 16;
+        let info = match call.nr {
+            libc::SYS_rt_sigqueueinfo | libc::SYS_pidfd_send_signal => call.args[2],
+            libc::SYS_rt_tgsigqueueinfo => call.args[3],
+            _ => 0,
+        };
+        let Some(tid) = self.tasks.get(id).map(|task| task.tid).filter(|_| info != 0) else { return Ok(false) };
+        let word = |offset| guest::peek_u32(tid, info.wrapping_add(offset));
+        Ok(word(CODE_OFFSET)? == libc::SI_USER as u32 && word(SENDER_OFFSET)? == 0)
     }
 
     fn reap_killed(&mut self, id: TaskId, nr: i64, target: i32) -> Result<(), EngineError> {

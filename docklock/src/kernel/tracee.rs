@@ -466,7 +466,8 @@ mod tests {
             let (_read, end) = nix::unistd::pipe().unwrap();
             fill(end.as_fd(), write)
         });
-        assert_eq!(fills, [65_536; 2]);
+        assert_eq!(fills[0], fills[1]);
+        assert!(fills[0] > 60_000);
     }
 
     #[test]

@@ -31,14 +31,11 @@ impl Engine {
     pub(super) fn poll(&mut self, id: TaskId, call: &Call) -> Answer {
         let tid = self.tid(id)?;
         let timeout = timeout_of(tid, call)?;
-        if timeout == Some(0) && !self.outside_input {
+        if timeout == Some(0) {
             return Ok(Verdict::Continue);
         }
         // What is wrong with the descriptors the kernel says best.
         let Some(watched) = self.watched(id, tid, call)? else { return Ok(Verdict::Continue) };
-        if timeout == Some(0) {
-            return Ok(Verdict::Continue);
-        }
         if any_ready(tid, &watched.files) {
             return if watched.tried { self.try_epoll(id, call, timeout) } else { Ok(Verdict::Continue) };
         }
