@@ -14,7 +14,7 @@ ANY = {"allow", "virtual"}
 # these calls, and to anybody else they do nothing. On older kernels they are refused like any unknown number.
 PAST_FILTERS = {335, 336}
 # Calls of which docklock explain speaks at once: twelve, of which libc takes one (rseq).
-EXPLAINED_AT_ONCE = 11
+EXPLAINED_AT_ONCE = 10
 
 
 def rows(name):
