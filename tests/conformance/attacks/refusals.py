@@ -13,7 +13,7 @@ ANY = {"allow", "virtual"}
 # What the kernel lets past every filter since Linux 6.14 (secure_computing: this_syscall == __NR_uretprobe): only its own trampolines may make
 # these calls, and to anybody else they do nothing. On older kernels they are refused like any unknown number.
 PAST_FILTERS = {335, 336}
-# Calls of which docklock explain speaks at once: twelve, of which libc takes one (rseq).
+# Calls of which docklock explain speaks at once: twelve, of which two are in every run (rseq, and what is tried of another ABI).
 EXPLAINED_AT_ONCE = 10
 
 

@@ -206,12 +206,20 @@ fn usable_log<'a>(side: &'a Side, notes: &mut Vec<String>) -> Result<Option<&'a 
     Ok(None)
 }
 
-/// The listing of a side, unless its receipt speaks of another one.
+/// The listing of a side, unless its receipt speaks of another one. Where a plan declared paths the receipt's digest is theirs alone, and the
+/// listing holds whatever the run changed.
 fn usable_listing(side: &Side, notes: &mut Vec<String>) -> Result<Option<(PathBuf, Vec<u8>)>, Failure> {
     let Some(path) = side.listing.as_deref().filter(|path| path.exists()) else { return Ok(None) };
     let (path, bytes) = read_listing(path)?;
     let Some(run) = &side.run else { return Ok(Some((path, bytes))) };
     if run.result.outputs.digest == Sha256Digest::of(&bytes) {
+        return Ok(Some((path, bytes)));
+    }
+    if run.result.outputs.scope == "paths" {
+        notes.push(format!(
+            "files of {}: all that it changed; its receipt speaks of the declared paths alone",
+            side.name
+        ));
         return Ok(Some((path, bytes)));
     }
     notes.push(format!(

@@ -35,8 +35,8 @@ impl From<nix::errno::Errno> for Trouble {
     }
 }
 
-/// Most descriptors that one wait may name.
-pub(super) const WAIT_FILES_MAX: usize = 1024;
+/// Most descriptors that one wait may name: more than the kernel lets a process have (fs.nr_open), which answers for what is beyond.
+pub(super) const WAIT_FILES_MAX: usize = 1 << 20;
 
 impl Engine {
     /// What a call of class virtual gets.

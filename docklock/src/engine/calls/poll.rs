@@ -18,6 +18,9 @@ const POLLFD_BYTES: usize = 8;
 /// Bits of an `fd_set` word.
 const WORD_BITS: usize = 64;
 
+/// Descriptors of an `fd_set` (FD_SETSIZE, select(2)). For larger ones the kernel looks at as many as the process has room for.
+const SELECT_FILES_MAX: usize = 1024;
+
 /// What a call waits for, and where it wants to be told that nothing came.
 struct Watched {
     files: Vec<Awaited>,
@@ -121,7 +124,7 @@ impl Engine {
 
     fn watched_by_poll(&mut self, id: TaskId, tid: Pid, call: &Call) -> Result<Option<Watched>, Trouble> {
         let count = call.args[1] as usize;
-        if count > WAIT_FILES_MAX {
+        if count > WAIT_FILES_MAX || count > SELECT_FILES_MAX && count > open_files_max(tid) {
             return Ok(None);
         }
         let mut entries = vec![0; count * POLLFD_BYTES];
@@ -146,7 +149,7 @@ impl Engine {
 
     fn watched_by_select(&mut self, id: TaskId, tid: Pid, call: &Call) -> Result<Option<Watched>, Trouble> {
         let Ok(count) = usize::try_from(call.args[0] as i32) else { return Ok(None) };
-        if count > WAIT_FILES_MAX {
+        if count > SELECT_FILES_MAX {
             return Ok(None);
         }
         let bytes = count.div_ceil(WORD_BITS) * 8;
@@ -176,6 +179,18 @@ impl Engine {
         }
         Ok(Some(Watched { files, empty, tried: false }))
     }
+}
+
+/// How many descriptors a process may have: more the kernel refuses to poll (RLIMIT_NOFILE, getrlimit(2)).
+fn open_files_max(tid: Pid) -> usize {
+    let limits = std::fs::read_to_string(format!("/proc/{tid}/limits")).unwrap_or_default();
+    soft_limit_of_open_files(&limits).unwrap_or(0)
+}
+
+/// From a text like /proc/N/limits: `Max open files            1024                 4096                 files`.
+fn soft_limit_of_open_files(limits: &str) -> Option<usize> {
+    let soft = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_ascii_whitespace().next()?;
+    if soft == "unlimited" { Some(usize::MAX) } else { soft.parse().ok() }
 }
 
 /// The signals that a descriptor of signalfd(2) is for; `None` for any other file (proc_pid_fdinfo(5): `sigmask`).
@@ -216,6 +231,15 @@ fn timeout_of(tid: Pid, call: &Call) -> Result<Option<u64>, Trouble> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limit_of_open_files_is_read_from_its_line() {
+        let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                      Max open files            1024                 1048576              files     \n";
+        assert_eq!(soft_limit_of_open_files(limits), Some(1024));
+        assert_eq!(soft_limit_of_open_files("Max open files unlimited unlimited files"), Some(usize::MAX));
+        assert_eq!(soft_limit_of_open_files(""), None);
+    }
 
     #[test]
     fn a_member_of_an_epoll_set_is_read_from_its_line() {
