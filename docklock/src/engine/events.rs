@@ -106,12 +106,24 @@ impl Engine {
                 ..
             } => self.on_clone(id, pid, outcome),
             Outcome::Stopped { event: libc::PTRACE_EVENT_VFORK_DONE, .. } => {
-                self.stopped_and_ready(id);
+                if !self.is_released_later(id) {
+                    self.stopped_and_ready(id);
+                }
                 Ok(())
             }
             Outcome::Stopped { event: EVENT_STOP, signal } => self.on_stop(id, pid, signal),
             Outcome::Stopped { signal, .. } => self.on_signal(id, pid, signal),
         }
+    }
+
+    /// Notes the stop of a parent in vfork(2) whose child's end or exec is yet to be told: which of the two is heard first is the host's choice,
+    /// and the child's releases its parent.
+    fn is_released_later(&mut self, id: TaskId) -> bool {
+        let awaited = self.tasks.iter().any(|(_, task)| task.vfork_parent == Some(id));
+        let waiting = self.tasks.get_mut(id).filter(|task| matches!(task.state, State::Blocked(Wait::Vfork)));
+        let Some(task) = waiting.filter(|_| awaited) else { return false };
+        task.stopped = true;
+        true
     }
 
     fn stopped_and_ready(&mut self, id: TaskId) {
@@ -177,8 +189,11 @@ impl Engine {
         // An exec outside of the first thread gives its caller the first thread's id.
         let id = if former == pid { id } else { self.tasks.by_tid(former).unwrap_or(id) };
         let Some(process) = self.tasks.get(id).map(|task| task.process) else { return Ok(()) };
+        // The thread that vfork(2) made may be among them.
+        let mut inherited = None;
         for other in self.tasks.of_process(process) {
             if other != id {
+                inherited = inherited.or(self.tasks.get(other).and_then(|task| task.vfork_parent));
                 self.futexes.remove(other.0);
                 self.fallen.remove(&other);
                 self.tasks.remove_task(other);
@@ -194,7 +209,7 @@ impl Engine {
             task.call = None;
             task.clear_tid = None;
             task.stopped = false;
-            vfork_parent = task.vfork_parent.take();
+            vfork_parent = task.vfork_parent.take().or(inherited);
         }
         if let Some(process) = self.tasks.process_mut(process) {
             process.memory = memory;
@@ -216,8 +231,9 @@ impl Engine {
     /// The parent's wait in vfork(2) is over; its stop may have been heard already.
     fn release_vfork_parent(&mut self, parent: Option<TaskId>) -> Result<(), EngineError> {
         let Some(parent) = parent else { return Ok(()) };
-        let waits = self.tasks.get(parent).is_some_and(|task| matches!(task.state, State::Blocked(Wait::Vfork)));
-        if waits && self.wait_for_stop(parent)? {
+        let Some(task) = self.tasks.get(parent) else { return Ok(()) };
+        let (waits, stopped) = (matches!(task.state, State::Blocked(Wait::Vfork)), task.stopped);
+        if waits && (stopped || self.wait_for_stop(parent)?) {
             self.ready(parent, Resume::Unpark);
         }
         Ok(())
@@ -333,6 +349,8 @@ impl Engine {
                     self.fallen.insert(id, outcome);
                     fell.push(id);
                 }
+                (Some(id), Outcome::Stopped { event: libc::PTRACE_EVENT_VFORK_DONE, .. })
+                    if self.is_released_later(id) => {}
                 _ => events.push((pid, outcome)),
             }
         }
