@@ -372,6 +372,11 @@ pub fn is_hung_up(fd: BorrowedFd<'_>) -> bool {
     poll_now(&mut polled) > 0 && polled[0].revents & libc::POLLHUP != 0
 }
 
+/// True when a description was opened for writing alone (O_WRONLY).
+pub fn is_write_only(fd: BorrowedFd<'_>) -> bool {
+    nix::fcntl::fcntl(fd, nix::fcntl::FcntlArg::F_GETFL).is_ok_and(|flags| flags & libc::O_ACCMODE == libc::O_WRONLY)
+}
+
 /// True when calls on `fd` return EAGAIN rather than wait (O_NONBLOCK, fcntl(2)).
 pub fn is_nonblocking(fd: BorrowedFd<'_>) -> bool {
     // SAFETY: F_GETFL takes no third argument and touches no memory.
