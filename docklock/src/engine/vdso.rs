@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn the_kernels_pages_are_found_together() {
-        let program = "00400000-00401000 r-xp 00000000 08:01 7                                  /work/[vdso]\n";
+        let program = "00400000-00401000 r-xp 00000000 08:01 7                                  /srv/[vdso]\n";
         let stack = "7ffffffde000-7ffffffff000 rw-p 00000000 00:00 0                          [stack]\n\
                      ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]\n";
         let found = kernels_pages(&format!("{program}{KERNELS}{stack}"));
