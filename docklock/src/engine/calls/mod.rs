@@ -14,6 +14,7 @@ pub(super) mod path;
 mod poll;
 pub(super) mod proc;
 pub(super) mod random;
+mod rlimit;
 mod room;
 mod stream;
 pub(super) mod time;
@@ -86,7 +87,7 @@ impl Engine {
             libc::SYS_sysinfo => self.sysinfo(id, call),
             libc::SYS_getcpu => self.getcpu(id, call),
             libc::SYS_sched_getaffinity => self.sched_getaffinity(id, call),
-            libc::SYS_setrlimit | libc::SYS_prlimit64 => self.limit_cpu_time(id, call),
+            libc::SYS_setrlimit | libc::SYS_prlimit64 => self.set_limit(id, call),
             libc::SYS_sched_setaffinity
             | libc::SYS_sched_setscheduler
             | libc::SYS_sched_setparam

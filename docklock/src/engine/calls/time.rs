@@ -101,22 +101,6 @@ impl Engine {
         Ok(Verdict::Settled)
     }
 
-    /// A limit of processor time (RLIMIT_CPU, the only one that arrives here) is taken and has no effect: the kernel would count real time,
-    /// and its signal would come when the host pleases.
-    pub(super) fn limit_cpu_time(&mut self, id: TaskId, call: &Call) -> Answer {
-        const RLIMIT_BYTES: usize = 16;
-        let tid = self.tid(id)?;
-        let (new, old) = if call.nr == libc::SYS_setrlimit { (call.args[1], 0) } else { (call.args[2], call.args[3]) };
-        let limit: [u8; RLIMIT_BYTES] = guest::peek(tid, new)?;
-        if super::word(&limit, 0) > super::word(&limit, 8) {
-            return Err(guest::EINVAL.into());
-        }
-        if old != 0 {
-            guest::write(tid, old, &[0xff; RLIMIT_BYTES])?;
-        }
-        Ok(Verdict::Return(0))
-    }
-
     /// Lets time pass to the next deadline, when only sleepers are left beside the task that has the turn.
     pub(in crate::engine) fn skip_to_deadline_if_nobody_is_ready(&mut self) {
         if self.somebody_is_ready() {
