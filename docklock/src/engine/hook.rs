@@ -228,7 +228,8 @@ impl Engine {
         Ok(())
     }
 
-    /// The hooked call would have blocked: the task makes it again when something has happened.
+    /// The hooked call would have blocked: the task makes it again when something has happened. Until then it stays on its way out of the
+    /// call, so that a signal that comes first interrupts it by the kernel's own rules (signal(7), SA_RESTART).
     pub(super) fn try_again_later(
         &mut self,
         id: TaskId,
@@ -236,13 +237,27 @@ impl Engine {
         deadline: Option<u64>,
     ) -> Result<(), EngineError> {
         let Some(tid) = self.tasks.get(id).map(|task| task.tid) else { return Ok(()) };
-        let mut rewound = *registers;
-        rewound.rax = registers.orig_rax;
-        rewound.rip = registers.rip.wrapping_sub(SYSCALL_BYTES);
-        rewound.orig_rax = u64::MAX;
-        self.forgiving(tracee::set_registers(tid, &rewound), "rewind a call")?;
+        self.restart_whole(tid, *registers)?;
         self.block(id, Wait::Retry, deadline);
         Ok(())
+    }
+
+    /// Lets a task make the call again that [`Self::try_again_later`] left it in.
+    pub(super) fn try_again(&mut self, id: TaskId) -> Result<(), EngineError> {
+        let Some(tid) = self.tasks.get(id).map(|task| task.tid) else { return Ok(()) };
+        let registers = match tracee::registers(tid) {
+            Ok(registers) => registers,
+            Err(error) if super::is_gone(&error) => return Ok(()),
+            Err(source) => return Err(EngineError::Edge { deed: "read the registers of a task", source }),
+        };
+        let rewound = Registers {
+            rax: registers.orig_rax,
+            rip: registers.rip.wrapping_sub(SYSCALL_BYTES),
+            orig_rax: u64::MAX,
+            ..registers
+        };
+        self.forgiving(tracee::set_registers(tid, &rewound), "rewind a call")?;
+        self.unpark(id)
     }
 }
 

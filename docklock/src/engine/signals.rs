@@ -115,13 +115,16 @@ impl Engine {
                         woken.push((id, Resume::Interrupt));
                     }
                 }
-                // Parked in a ptrace stop before it makes its call again.
+                // On its way out of a call that would have waited: the kernel interrupts that.
                 None if signals.deliverable(signals.blocked) != 0 => woken.push((id, Resume::Unpark)),
                 None => {}
             }
         }
         for (id, resume) in woken {
             self.futexes.remove(id.0);
+            if let Some(task) = self.tasks.get_mut(id) {
+                task.carried = None;
+            }
             self.ready(id, resume);
         }
         Ok(())
@@ -158,7 +161,7 @@ impl Engine {
     }
 
     /// A wait that no handler breaks is made again as the call it was: restart_syscall(2) would go on with it in the kernel, in real time.
-    fn restart_whole(&self, tid: Pid, mut registers: tracee::Registers) -> Result<(), EngineError> {
+    pub(super) fn restart_whole(&self, tid: Pid, mut registers: tracee::Registers) -> Result<(), EngineError> {
         if registers.rax as i64 != ERESTART_RESTARTBLOCK {
             return Ok(());
         }

@@ -36,6 +36,8 @@ impl Call {
 pub(super) enum Resume {
     /// It is in a ptrace stop: let it run.
     Unpark,
+    /// It is in a ptrace stop on its way out of a call that would have waited: let it make that call again.
+    Again,
     /// Its call has this result.
     Return(i64),
     /// Decide about its call again.

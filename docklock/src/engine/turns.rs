@@ -134,7 +134,7 @@ impl Engine {
                 if let Some(carried) = &mut task.carried {
                     carried.timed_out = true;
                 }
-                Resume::Unpark
+                Resume::Again
             }
             _ => Resume::Retry,
         };
@@ -191,7 +191,7 @@ impl Engine {
             .map(|(id, _)| id)
             .collect();
         for id in &waiting {
-            self.ready(*id, Resume::Unpark);
+            self.ready(*id, Resume::Again);
         }
         !waiting.is_empty()
     }
@@ -207,6 +207,7 @@ impl Engine {
         self.record(number, Event::Turn as i32, 0, [0; 2])?;
         match resume {
             Resume::Unpark => self.unpark(id),
+            Resume::Again => self.try_again(id),
             Resume::Return(value) => self.answer(id, value),
             Resume::Retry => self.decide(id),
             Resume::Interrupt => self.interrupted(id),

@@ -13,6 +13,7 @@ pub(super) mod name;
 pub(super) mod path;
 mod poll;
 pub(super) mod proc;
+mod queue;
 pub(super) mod random;
 mod rlimit;
 mod room;
@@ -21,7 +22,7 @@ pub(super) mod time;
 mod timer;
 pub(super) mod timerfd;
 
-use super::task::{Awaited, Call, TaskId, Wait};
+use super::task::{Awaited, Call, Carried, TaskId, Wait};
 use super::{Engine, Fault, Trouble, Verdict};
 
 impl From<nix::errno::Errno> for Fault {
@@ -178,6 +179,9 @@ impl Engine {
 
             libc::SYS_sendfile | libc::SYS_splice | libc::SYS_tee => self.transfer(id, call),
 
+            libc::SYS_semtimedop if call.args[3] != 0 => self.change_semaphores(id, call),
+            libc::SYS_mq_timedsend | libc::SYS_mq_timedreceive if call.args[4] != 0 => self.use_queue(id, call),
+
             // Whatever else may sleep is tried: locks, queues, transfers between pipes.
             _ => self.try_now(id),
         }
@@ -195,6 +199,28 @@ impl Engine {
         } else {
             self.release(id)?;
         }
+        Ok(Verdict::Settled)
+    }
+
+    /// The same for a call that gives up at a logical time, with the result `expired`. The kernel's own timer may run out in the stop.
+    fn try_until(&mut self, id: TaskId, call: &Call, deadline: Option<u64>, expired: i64) -> Answer {
+        let Some(task) = self.tasks.get(id) else { return Ok(Verdict::Settled) };
+        if task.timed_out {
+            return Ok(Verdict::Return(expired));
+        }
+        let (tid, deadline) = (task.tid, if task.retried { task.deadline } else { deadline });
+        let Some(registers) = self.hook(id)? else { return Ok(Verdict::Settled) };
+        let result = registers.rax as i64;
+        let interrupted = super::hook::is_restart(result) || result == -i64::from(libc::EINTR);
+        let waited = interrupted && !super::signals::has_signal(tid) || result == expired && deadline.is_some();
+        if !waited {
+            self.release(id)?;
+            return Ok(Verdict::Settled);
+        }
+        if let Some(task) = self.tasks.get_mut(id) {
+            task.carried = Some(Carried { nr: call.nr, deadline, timed_out: false });
+        }
+        self.try_again_later(id, &registers, deadline)?;
         Ok(Verdict::Settled)
     }
 

@@ -8,8 +8,7 @@ use nix::unistd::Pid;
 use super::{Answer, WAIT_FILES_MAX};
 use crate::engine::guest;
 use crate::engine::model::clock::{self, TIMESPEC_BYTES};
-use crate::engine::signals;
-use crate::engine::task::{Awaited, Call, Carried, TaskId};
+use crate::engine::task::{Awaited, Call, TaskId};
 use crate::engine::turns::any_ready;
 use crate::engine::{Engine, Trouble, Verdict};
 
@@ -40,7 +39,11 @@ impl Engine {
         // What is wrong with the descriptors the kernel says best.
         let Some(watched) = self.watched(id, tid, call)? else { return Ok(Verdict::Continue) };
         if any_ready(tid, &watched.files) {
-            return if watched.tried { self.try_epoll(id, call, timeout) } else { Ok(Verdict::Continue) };
+            if !watched.tried {
+                return Ok(Verdict::Continue);
+            }
+            let deadline = timeout.map(|ns| self.clock.after(ns));
+            return self.try_until(id, call, deadline, 0);
         }
         let Some(task) = self.tasks.get_mut(id) else { return Ok(Verdict::Settled) };
         if task.timed_out {
@@ -52,26 +55,6 @@ impl Engine {
         let deadline = if task.retried { task.deadline } else { timeout.map(|ns| self.clock.after(ns)) };
         task.retried = true;
         Ok(self.block_on(id, watched.files, deadline))
-    }
-
-    /// Lets the kernel look into an epoll set, with a stop armed.
-    fn try_epoll(&mut self, id: TaskId, call: &Call, timeout: Option<u64>) -> Answer {
-        let Some(task) = self.tasks.get(id) else { return Ok(Verdict::Settled) };
-        let deadline = if task.retried { task.deadline } else { timeout.map(|ns| self.clock.after(ns)) };
-        if task.timed_out {
-            return Ok(Verdict::Return(0));
-        }
-        let tid = task.tid;
-        let Some(registers) = self.hook(id)? else { return Ok(Verdict::Settled) };
-        if registers.rax as i64 != -i64::from(libc::EINTR) || signals::has_signal(tid) {
-            self.release(id)?;
-            return Ok(Verdict::Settled);
-        }
-        if let Some(task) = self.tasks.get_mut(id) {
-            task.carried = Some(Carried { nr: call.nr, deadline, timed_out: false });
-        }
-        self.try_again_later(id, &registers, deadline)?;
-        Ok(Verdict::Settled)
     }
 
     /// A descriptor to wait for. One of signalfd(2) is not asked of the kernel, which would answer for the engine's own signals.

@@ -1,12 +1,16 @@
 /* Everything that waits for something that never comes, with a limit. */
 #include "check.h"
+#include <fcntl.h>
 #include <mqueue.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/file.h>
+#include <sys/sem.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 
 static int64_t now(void) {
@@ -29,7 +33,73 @@ static struct timespec in_ms(int ms) {
     printf("%s: %ld errno %d after %ld\n", what, result_, errno, now() - before_); \
   } while (0)
 
+static void ignored(int signal) { (void)signal; }
+static void sleep_ms(int ms) {
+  struct timespec pause = {0, ms * 1000000};
+  nanosleep(&pause, NULL);
+}
+
+/* Waits of a process for another one, with a limit or until an alarm. */
+static void between_processes(void) {
+  int set = CHECK(semget(IPC_PRIVATE, 1, 0600));
+  struct sembuf take = {0, -1, 0}, give = {0, 1, 0}, try = {0, -1, IPC_NOWAIT};
+  struct timespec limit = {0, 3000000}, tiny = {0, 1};
+  TIMED("semaphore of System V", semtimedop(set, &take, 1, &limit));
+  TIMED("semaphore of System V, 1 ns", semtimedop(set, &take, 1, &tiny));
+  TIMED("semaphore of System V, tried", semtimedop(set, &try, 1, &limit));
+  if (CHECK(fork()) == 0) {
+    sleep_ms(2);
+    _exit(semop(set, &give, 1));
+  }
+  TIMED("semaphore of System V, given", semtimedop(set, &take, 1, &limit));
+  wait(NULL);
+
+  struct mq_attr small = {.mq_maxmsg = 1, .mq_msgsize = 8};
+  mqd_t queue = CHECK(mq_open("/timeouts", O_RDWR | O_CREAT, 0600, &small));
+  CHECK(mq_unlink("/timeouts"));
+  char text[8] = "text";
+  struct timespec until = in_ms(4), past = {0, 0};
+  TIMED("queue", mq_timedreceive(queue, text, 8, NULL, &until));
+  TIMED("queue, past", mq_timedreceive(queue, text, 8, NULL, &past));
+  if (CHECK(fork()) == 0) {
+    sleep_ms(2);
+    _exit(mq_send(queue, "message", 8, 0));
+  }
+  until = in_ms(4);
+  TIMED("queue, sent", mq_timedreceive(queue, text, 8, NULL, &until));
+  wait(NULL);
+  CHECK(mq_send(queue, text, 8, 0));
+  TIMED("queue, full", mq_timedsend(queue, text, 8, 0, &past));
+
+  int ready[2];
+  CHECK(pipe(ready));
+  int file = CHECK(open("/tmp/timeouts", O_RDWR | O_CREAT, 0600));
+  pid_t holder = CHECK(fork());
+  if (holder == 0) {
+    int other = CHECK(open("/tmp/timeouts", O_RDWR));
+    CHECK(flock(other, LOCK_EX));
+    CHECK(write(ready[1], "x", 1));
+    sleep_ms(90);
+    _exit(0);
+  }
+  CHECK(read(ready[0], text, 1));
+  struct sigaction action = {.sa_handler = ignored};
+  CHECK(sigaction(SIGALRM, &action, NULL));
+  ualarm(5000, 0);
+  TIMED("lock, interrupted", flock(file, LOCK_EX));
+  ualarm(5000, 0);
+  TIMED("semaphore of System V, interrupted", semop(set, &take, 1));
+  action.sa_flags = SA_RESTART;
+  CHECK(sigaction(SIGALRM, &action, NULL));
+  ualarm(5000, 0);
+  TIMED("semaphore of System V, interrupted all the same", semop(set, &take, 1));
+  ualarm(5000, 0);
+  TIMED("lock, restarted", flock(file, LOCK_EX) != 0);
+  wait(NULL);
+}
+
 int main(void) {
+  between_processes();
   int pipe_ends[2], pair[2];
   CHECK(pipe(pipe_ends));
   struct pollfd wanted = {pipe_ends[0], POLLIN, 0};
