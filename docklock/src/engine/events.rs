@@ -28,11 +28,41 @@ const EXITING: u64 = 0x4;
 const OWNER_DIED: u32 = 0x4000_0000;
 
 impl Engine {
+    /// The next news of the tasks. A child's end after vfork(2) is heard only when its parent has stopped: the kernel gives SIGCHLD to a thread
+    /// that is not in a stop, so which one gets it would depend on how far the parent has come.
+    pub(super) fn hear(&mut self, who: Who, block: bool) -> std::io::Result<Option<(Pid, Outcome)>> {
+        if self.vforked.is_empty() {
+            return tracee::wait(who, block);
+        }
+        let Some((pid, ended)) = tracee::peek(who, block)? else { return Ok(None) };
+        if ended
+            && let Some(parent) = self.vforked.remove(&pid.as_raw())
+            && let Some(news) = self.settle(parent)?
+        {
+            return Ok(Some(news));
+        }
+        tracee::wait(Who::Task(pid), true)
+    }
+
+    /// Waits for the stop of a parent whose vfork(2) is over. `None`: it has been heard, or will never come.
+    fn settle(&self, parent: TaskId) -> std::io::Result<Option<(Pid, Outcome)>> {
+        loop {
+            let Some(task) = self.tasks.get(parent).filter(|task| !task.stopped) else { return Ok(None) };
+            if let Some(news) = tracee::wait(Who::Task(task.tid), false)? {
+                return Ok(Some(news));
+            }
+            if !lives(task.tid) {
+                return Ok(None);
+            }
+            std::thread::sleep(std::time::Duration::from_micros(ZOMBIE_LOOK_US));
+        }
+    }
+
     /// Hears everything there is to hear. True when there was anything.
     pub(super) fn drain_events(&mut self) -> Result<bool, EngineError> {
         let mut heard = false;
         loop {
-            match tracee::wait(Who::Any, false) {
+            match self.hear(Who::Any, false) {
                 Ok(Some((pid, outcome))) => {
                     heard = true;
                     self.on_event(pid, outcome)?;
@@ -48,7 +78,7 @@ impl Engine {
     }
 
     pub(super) fn wait_blocking(&mut self) -> Result<Option<(Pid, Outcome)>, EngineError> {
-        match tracee::wait(Who::Any, true) {
+        match self.hear(Who::Any, true) {
             Ok(news) => Ok(news),
             Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
                 self.forget_everybody()?;
@@ -169,6 +199,7 @@ impl Engine {
             if let Some(task) = self.tasks.get_mut(newborn) {
                 task.vfork_parent = Some(id);
             }
+            self.vforked.insert(child.as_raw(), id);
             self.block(id, Wait::Vfork, None);
         }
         self.forgiving(tracee::resume(pid, 0), "let a parent go on")
@@ -202,6 +233,8 @@ impl Engine {
         self.timers.on_exec(process.0);
         let number = self.tasks.process(process).map_or(0, |process| process.number);
         self.tasks.rename(id, pid, number);
+        self.vforked.remove(&former.as_raw());
+        self.vforked.remove(&pid.as_raw());
         let memory = self.tasks.new_memory();
         let mut vfork_parent = None;
         if let Some(task) = self.tasks.get_mut(id) {
@@ -395,7 +428,7 @@ impl Engine {
             .collect();
         let mut others = Vec::new();
         while !left.is_empty() {
-            match tracee::wait(Who::Any, true) {
+            match self.hear(Who::Any, true) {
                 Ok(Some((pid, Outcome::Stopped { .. }))) if left.contains_key(&pid.as_raw()) => {
                     self.forgiving(tracee::resume(pid, 0), "let a task end")?;
                 }
@@ -417,7 +450,8 @@ impl Engine {
             if let Some(outcome) = self.fallen.remove(&id) {
                 return self.end_task(id, outcome);
             }
-            match tracee::wait(Who::Task(tid), true) {
+            match self.hear(Who::Task(tid), true) {
+                Ok(Some((pid, outcome))) if pid != tid => self.on_event(pid, outcome)?,
                 Ok(Some((_, Outcome::Stopped { .. }))) => self.forgiving(tracee::resume(tid, 0), "let a task end")?,
                 Ok(Some((_, outcome))) => self.end_task(id, outcome)?,
                 Ok(None) => {}
@@ -440,6 +474,7 @@ impl Engine {
         };
         self.record(task.number, Event::End as i32, status, [0; 2])?;
         self.futexes.remove(id.0);
+        self.vforked.remove(&task.tid.as_raw());
         self.forget_folder(id);
         let memory = self.tasks.process(task.process).map_or(0, |process| process.memory);
         if let Some(address) = task.clear_tid {
@@ -588,12 +623,22 @@ fn birth(pid: Pid, registers: &tracee::Registers) -> (u64, u64) {
     }
 }
 
-/// True for a task that has begun to end and is no zombie yet (proc_pid_stat(5): the ninth field are its flags).
+/// True for a task that has begun to end and is no zombie yet.
 pub(super) fn is_exiting(pid: Pid) -> bool {
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-    let Some((_, rest)) = stat.rsplit_once(") ") else { return false };
-    let flags = rest.split_ascii_whitespace().nth(6).and_then(|field| field.parse::<u64>().ok());
-    !rest.starts_with(['Z', 'X']) && flags.is_some_and(|flags| flags & EXITING != 0)
+    state_of(pid).is_some_and(|(zombie, exiting)| exiting && !zombie)
+}
+
+/// True for a task that has not begun to end.
+fn lives(pid: Pid) -> bool {
+    state_of(pid).is_some_and(|(zombie, exiting)| !exiting && !zombie)
+}
+
+/// Whether a task is a zombie, and whether it has begun to end (proc_pid_stat(5): the ninth field are its flags). `None`: it is gone.
+fn state_of(pid: Pid) -> Option<(bool, bool)> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let flags: u64 = rest.split_ascii_whitespace().nth(6)?.parse().ok()?;
+    Some((rest.starts_with(['Z', 'X']), flags & EXITING != 0))
 }
 
 /// Waits for the first stop of a task that was just born. False: it was killed before.

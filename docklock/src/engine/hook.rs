@@ -194,7 +194,7 @@ impl Engine {
             let Some(tid) = self.tasks.get(id).map(|task| task.tid) else { return Ok(false) };
             // The first thread of a dying process is told only when its tracer has heard of all others: then those must be heard too.
             let who = if self.leads_others(id) { Who::Any } else { Who::Task(tid) };
-            match tracee::wait(who, true) {
+            match self.hear(who, true) {
                 Ok(Some((pid, Outcome::Stopped { signal, event }))) if pid == tid && wanted(signal, event) => {
                     if let Some(task) = self.tasks.get_mut(id) {
                         task.stopped = true;

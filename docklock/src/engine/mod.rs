@@ -192,6 +192,8 @@ pub(crate) struct Engine {
     library: code::Library,
     /// Newborn tasks that stopped before their parent told of them.
     early: Vec<Pid>,
+    /// Children of vfork(2) that have neither executed nor ended, by the host's number, and who waits for them.
+    vforked: BTreeMap<i32, TaskId>,
     arrivals: u64,
     /// Bytes that calls asked to write to files, if there is a budget for them.
     file_bytes: u64,

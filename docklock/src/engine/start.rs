@@ -119,6 +119,7 @@ impl Engine {
             outside_input: false,
             library: super::code::Library::default(),
             early: Vec::new(),
+            vforked: BTreeMap::new(),
             arrivals: 0,
             file_bytes: 0,
             calls_in_turn: 0,

@@ -58,6 +58,33 @@ pub fn wait(who: Who, block: bool) -> io::Result<Option<(Pid, Outcome)>> {
     }
 }
 
+/// The task that [`wait`] would tell of next, and true if it has ended. It is told again: nothing is taken.
+///
+/// # Errors
+/// `ECHILD` when nobody is traced.
+pub fn peek(who: Who, block: bool) -> io::Result<Option<(Pid, bool)>> {
+    let (kind, number) = match who {
+        Who::Any => (libc::P_ALL, 0),
+        Who::Task(pid) => (libc::P_PID, pid.as_raw() as libc::id_t),
+    };
+    let flags = libc::WEXITED | libc::WSTOPPED | libc::WNOWAIT | libc::__WALL | if block { 0 } else { libc::WNOHANG };
+    loop {
+        // SAFETY: an all-zero siginfo_t is a value of its type; waitid writes one, or leaves it.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: `info` is live for the call.
+        match unsafe { check(libc::waitid(kind, number, &raw mut info, flags).into()) } {
+            Ok(_) => {
+                // SAFETY: waitid fills in the fields of SIGCHLD, and zeroes when there is nothing.
+                let pid = unsafe { info.si_pid() };
+                let ended = matches!(info.si_code, libc::CLD_EXITED | libc::CLD_KILLED | libc::CLD_DUMPED);
+                return Ok((pid != 0).then_some((Pid::from_raw(pid), ended)));
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 fn outcome(status: libc::c_int) -> Outcome {
     if libc::WIFEXITED(status) {
         Outcome::Exited(libc::WEXITSTATUS(status))
