@@ -17,6 +17,8 @@ use crate::kernel::facts;
 use crate::kernel::tracee::{self, Outcome, Who};
 
 /// How long the engine sleeps between looks at a thread that is about to be a zombie, in microseconds.
+/// How often a parent is looked at that is on its way to a stop: some seconds.
+const PARENT_LOOKS_MAX: u32 = 100_000;
 const ZOMBIE_LOOK_US: u64 = 20;
 /// The number of the first process of a namespace, whose end is everybody's (pid_namespaces(7)).
 const FIRST_NUMBER: u32 = 1;
@@ -46,16 +48,16 @@ impl Engine {
 
     /// Waits for the stop of a parent whose vfork(2) is over. `None`: it has been heard, or will never come.
     fn settle(&self, parent: TaskId) -> std::io::Result<Option<(Pid, Outcome)>> {
-        loop {
+        for _ in 0..PARENT_LOOKS_MAX {
             let Some(task) = self.tasks.get(parent).filter(|task| !task.stopped) else { return Ok(None) };
-            if let Some(news) = tracee::wait(Who::Task(task.tid), false)? {
-                return Ok(Some(news));
-            }
-            if !lives(task.tid) {
-                return Ok(None);
+            let comes = is_on_its_way(task.tid);
+            let news = tracee::wait(Who::Task(task.tid), false)?;
+            if news.is_some() || !comes {
+                return Ok(news);
             }
             std::thread::sleep(std::time::Duration::from_micros(ZOMBIE_LOOK_US));
         }
+        Ok(None)
     }
 
     /// Hears everything there is to hear. True when there was anything.
@@ -625,20 +627,20 @@ fn birth(pid: Pid, registers: &tracee::Registers) -> (u64, u64) {
 
 /// True for a task that has begun to end and is no zombie yet.
 pub(super) fn is_exiting(pid: Pid) -> bool {
-    state_of(pid).is_some_and(|(zombie, exiting)| exiting && !zombie)
+    state_of(pid).is_some_and(|(state, exiting)| exiting && !matches!(state, 'Z' | 'X'))
 }
 
-/// True for a task that has not begun to end.
-fn lives(pid: Pid) -> bool {
-    state_of(pid).is_some_and(|(zombie, exiting)| !exiting && !zombie)
+/// True for a task that is neither in a ptrace stop nor about to end.
+fn is_on_its_way(pid: Pid) -> bool {
+    state_of(pid).is_some_and(|(state, exiting)| !exiting && !matches!(state, 'Z' | 'X' | 't'))
 }
 
-/// Whether a task is a zombie, and whether it has begun to end (proc_pid_stat(5): the ninth field are its flags). `None`: it is gone.
-fn state_of(pid: Pid) -> Option<(bool, bool)> {
+/// A task's state, and whether it has begun to end (proc_pid_stat(5): the third field, and of the ninth its flags). `None`: it is gone.
+fn state_of(pid: Pid) -> Option<(char, bool)> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, rest) = stat.rsplit_once(") ")?;
     let flags: u64 = rest.split_ascii_whitespace().nth(6)?.parse().ok()?;
-    Some((rest.starts_with(['Z', 'X']), flags & EXITING != 0))
+    Some((rest.chars().next()?, flags & EXITING != 0))
 }
 
 /// Waits for the first stop of a task that was just born. False: it was killed before.
