@@ -10,6 +10,7 @@
 pub mod canonical;
 pub mod chain;
 pub mod claim;
+pub mod consensus;
 pub mod digest;
 pub mod envelope;
 pub mod evidence;

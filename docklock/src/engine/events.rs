@@ -16,10 +16,10 @@ use super::{Engine, EngineError};
 use crate::kernel::facts;
 use crate::kernel::tracee::{self, Outcome, Who};
 
-/// How long the engine sleeps between looks at a thread that is about to be a zombie, in microseconds.
+/// How long the engine sleeps between looks at a thread that is about to be a zombie, or to stop, in microseconds.
+const ZOMBIE_LOOK_US: u64 = 20;
 /// How often a parent is looked at that is on its way to a stop: some seconds.
 const PARENT_LOOKS_MAX: u32 = 100_000;
-const ZOMBIE_LOOK_US: u64 = 20;
 /// The number of the first process of a namespace, whose end is everybody's (pid_namespaces(7)).
 const FIRST_NUMBER: u32 = 1;
 /// Signals by which the kernel tells of a fault, signal(7).
