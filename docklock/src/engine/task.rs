@@ -53,8 +53,17 @@ pub(super) struct Awaited {
     pub fd: OwnedFd,
     /// What it waits for, as poll(2) says it.
     pub events: i16,
+    /// Which of poll's answers end the wait. For poll itself that is every one; select(2) does not hear all of them.
+    pub answers: i16,
     /// The signals that make it readable, if it is one of signalfd(2): the kernel would answer for the signals of whoever asks.
     pub signals: Option<u64>,
+}
+
+impl Awaited {
+    /// A descriptor as poll(2) waits for it.
+    pub fn new(fd: OwnedFd, events: i16) -> Self {
+        Self { fd, events, answers: !0, signals: None }
+    }
 }
 
 /// What a call that is made again keeps of its first time.

@@ -67,8 +67,9 @@ impl Engine {
         let (mut polled, mut owners, mut woken) = (Vec::new(), Vec::new(), BTreeSet::new());
         for (id, task) in self.tasks.iter() {
             if let State::Blocked(Wait::Files(files)) = &task.state {
-                polled.extend(files.iter().filter(|file| file.signals.is_none()).map(pollfd));
-                owners.resize(polled.len(), id);
+                let plain = files.iter().filter(|file| file.signals.is_none());
+                polled.extend(plain.clone().map(pollfd));
+                owners.extend(plain.map(|file| (id, file.answers)));
                 let wanted = files.iter().filter_map(|file| file.signals).fold(0, |sum, set| sum | set);
                 if wanted != 0 && super::signals::is_pending(task.tid, wanted) {
                     woken.insert(id);
@@ -76,7 +77,8 @@ impl Engine {
             }
         }
         if !polled.is_empty() && tracee::poll_now(&mut polled) > 0 {
-            woken.extend(polled.iter().zip(owners).filter(|(entry, _)| entry.revents != 0).map(|(_, owner)| owner));
+            let answered = polled.iter().zip(owners).filter(|(entry, (_, answers))| entry.revents & answers != 0);
+            woken.extend(answered.map(|(_, (owner, _))| owner));
         }
         for id in &woken {
             self.ready(*id, Resume::Retry);
@@ -310,9 +312,11 @@ impl Engine {
 
 /// True when one of `files`, for which the task `tid` waits, is ready now.
 pub(super) fn any_ready(tid: nix::unistd::Pid, files: &[Awaited]) -> bool {
-    let mut polled: Vec<libc::pollfd> = files.iter().filter(|file| file.signals.is_none()).map(pollfd).collect();
+    let plain = || files.iter().filter(|file| file.signals.is_none());
+    let mut polled: Vec<libc::pollfd> = plain().map(pollfd).collect();
     let wanted = files.iter().filter_map(|file| file.signals).fold(0, |sum, set| sum | set);
-    (!polled.is_empty() && tracee::poll_now(&mut polled) > 0)
+    let answered = |(entry, file): (&libc::pollfd, &Awaited)| entry.revents & file.answers != 0;
+    (!polled.is_empty() && tracee::poll_now(&mut polled) > 0 && polled.iter().zip(plain()).any(answered))
         || (wanted != 0 && super::signals::is_pending(tid, wanted))
 }
 

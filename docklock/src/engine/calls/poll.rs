@@ -16,9 +16,15 @@ use crate::engine::{Engine, Trouble, Verdict};
 const POLLFD_BYTES: usize = 8;
 /// Bits of an `fd_set` word.
 const WORD_BITS: usize = 64;
-
-/// Descriptors of an `fd_set` (FD_SETSIZE, select(2)). For larger ones the kernel looks at as many as the process has room for.
-const SELECT_FILES_MAX: usize = 1024;
+/// What makes a descriptor ready for each set of select(2): POLLIN_SET, POLLOUT_SET and POLLEX_SET of fs/select.c. poll(2) says POLLHUP and
+/// POLLERR unasked, and a descriptor for writing whose other end has hung up is not ready here.
+const SELECT_ANSWERS: [i16; 3] = [
+    libc::POLLRDNORM | libc::POLLRDBAND | libc::POLLIN | libc::POLLHUP | libc::POLLERR | libc::POLLNVAL,
+    libc::POLLWRBAND | libc::POLLWRNORM | libc::POLLOUT | libc::POLLERR | libc::POLLNVAL,
+    libc::POLLPRI | libc::POLLNVAL,
+];
+/// So many descriptors may be polled whatever the process may have.
+const POLLED_ALWAYS: usize = 1024;
 
 /// What a call waits for, and where it wants to be told that nothing came.
 struct Watched {
@@ -60,7 +66,7 @@ impl Engine {
     /// A descriptor to wait for. One of signalfd(2) is not asked of the kernel, which would answer for the engine's own signals.
     pub(super) fn awaited(&self, fd: OwnedFd, events: i16) -> Awaited {
         let signals = if self.signal_descriptors { signals_behind(&fd) } else { None };
-        Awaited { fd, events, signals }
+        Awaited { signals, ..Awaited::new(fd, events) }
     }
 
     /// The members of an epoll set, if one of them is a descriptor of signalfd(2): polling the set itself would take that one's news away,
@@ -99,15 +105,16 @@ impl Engine {
                 if let Some(files) = self.members_with_signals(id, &fd) {
                     return Ok(Some(Watched { files, empty: Vec::new(), tried: true }));
                 }
-                let files = vec![Awaited { fd, events: libc::POLLIN, signals: None }];
+                let files = vec![Awaited::new(fd, libc::POLLIN)];
                 Ok(Some(Watched { files, empty: Vec::new(), tried: false }))
             }
         }
     }
 
     fn watched_by_poll(&mut self, id: TaskId, tid: Pid, call: &Call) -> Result<Option<Watched>, Trouble> {
-        let count = call.args[1] as usize;
-        if count > WAIT_FILES_MAX || count > SELECT_FILES_MAX && count > open_files_max(tid) {
+        // An unsigned int: the kernel does not see the upper half of the register.
+        let count = call.args[1] as u32 as usize;
+        if count > WAIT_FILES_MAX || count > POLLED_ALWAYS && count > open_files_max(tid) {
             return Ok(None);
         }
         let mut entries = vec![0; count * POLLFD_BYTES];
@@ -132,9 +139,8 @@ impl Engine {
 
     fn watched_by_select(&mut self, id: TaskId, tid: Pid, call: &Call) -> Result<Option<Watched>, Trouble> {
         let Ok(count) = usize::try_from(call.args[0] as i32) else { return Ok(None) };
-        if count > SELECT_FILES_MAX {
-            return Ok(None);
-        }
+        // The kernel does not look beyond the descriptors that the process has room for.
+        let count = count.min(room_for_files(tid));
         let bytes = count.div_ceil(WORD_BITS) * 8;
         let mut sets = Vec::new();
         let mut empty = Vec::new();
@@ -149,11 +155,11 @@ impl Engine {
         let mut files = Vec::new();
         for number in 0..count {
             let named = |set: &Vec<u8>| set[number / 8] & (1 << (number % 8)) != 0;
-            let interest = [libc::POLLIN, libc::POLLOUT, libc::POLLPRI];
-            let events = sets.iter().zip(interest).filter(|(set, _)| named(set)).fold(0, |sum, (_, event)| sum | event);
-            if events != 0 {
+            let answers =
+                sets.iter().zip(SELECT_ANSWERS).filter(|(set, _)| named(set)).fold(0, |sum, (_, answer)| sum | answer);
+            if answers != 0 {
                 let Some(fd) = self.descriptor(id, number as i32) else { return Ok(None) };
-                files.push(self.awaited(fd, events));
+                files.push(Awaited { answers, ..self.awaited(fd, answers) });
             }
         }
         // select(2) of Linux tells what is left of the time: nothing.
@@ -162,6 +168,13 @@ impl Engine {
         }
         Ok(Some(Watched { files, empty, tried: false }))
     }
+}
+
+/// How many descriptors a process has room for at present (FDSize, proc_pid_status(5)).
+fn room_for_files(tid: Pid) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
+    let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")).and_then(|size| size.trim().parse().ok());
+    size.unwrap_or(0).min(WAIT_FILES_MAX)
 }
 
 /// How many descriptors a process may have: more the kernel refuses to poll (RLIMIT_NOFILE, getrlimit(2)).

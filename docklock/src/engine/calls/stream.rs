@@ -95,7 +95,7 @@ impl Engine {
             // Nobody inside can run meanwhile: waiting here is waiting there.
             return self.wait_for_input(id, &fd, wanted.min(capacity));
         }
-        Ok(self.block_on(id, vec![Awaited { fd, events: libc::POLLHUP, signals: None }], None))
+        Ok(self.block_on(id, vec![Awaited::new(fd, libc::POLLHUP)], None))
     }
 
     /// Waits, outside of logical time, until standard input holds `wanted` bytes or is closed.
@@ -238,7 +238,7 @@ impl Engine {
 }
 
 fn writable(fd: OwnedFd) -> Vec<Awaited> {
-    vec![Awaited { fd, events: libc::POLLOUT, signals: None }]
+    vec![Awaited::new(fd, libc::POLLOUT)]
 }
 
 /// True when the kernel will take the whole write in one piece.

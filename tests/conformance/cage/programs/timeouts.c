@@ -10,8 +10,10 @@
 #include <sys/file.h>
 #include <sys/sem.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 static int64_t now(void) {
   struct timespec at;
@@ -110,6 +112,18 @@ int main(void) {
   FD_ZERO(&set);
   FD_SET(pipe_ends[0], &set);
   TIMED("pselect", pselect(pipe_ends[0] + 1, &set, NULL, NULL, &limit, NULL));
+  int hung_up[2];
+  CHECK(pipe(hung_up));
+  CHECK(close(hung_up[1]));
+  struct timeval patient = {0, 8000};
+  FD_ZERO(&set);
+  FD_SET(hung_up[0], &set);
+  TIMED("select, to write where the other end has hung up", select(hung_up[0] + 1, NULL, &set, NULL, &patient));
+  patient = (struct timeval){0, 8000};
+  FD_ZERO(&set);
+  FD_SET(900, &set);
+  TIMED("select, beyond all descriptors", select(1000, &set, NULL, NULL, &patient));
+  TIMED("poll, a count with an upper half", syscall(SYS_poll, &wanted, 0x100000001UL, 7));
   int epoll = CHECK(epoll_create1(0));
   struct epoll_event event = {.events = EPOLLIN};
   CHECK(epoll_ctl(epoll, EPOLL_CTL_ADD, pipe_ends[0], &event));
