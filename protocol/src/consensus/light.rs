@@ -1,0 +1,170 @@
+//! The light client: from a header that is trusted to the next one, by headers and seals alone.
+
+use thiserror::Error;
+
+use super::header::{Header, Seed};
+use super::ids::{ChainId, Epoch, HeaderDigest};
+use super::scheme::Scheme;
+use super::seal::{Seal, SealError};
+use super::statement::Place;
+use super::validators::ValidatorSet;
+
+/// Why a header does not follow its parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum StepError {
+    /// A height is left out or repeated.
+    #[error("height {header} after {parent}")]
+    Height {
+        /// The header's.
+        header: u64,
+        /// Its parent's.
+        parent: u64,
+    },
+    /// It names another parent.
+    #[error("the parent is {parent}, and the header names {named}")]
+    Parent {
+        /// The trusted one.
+        parent: HeaderDigest,
+        /// The one named.
+        named: HeaderDigest,
+    },
+    /// It is not later than its parent.
+    #[error("made at {header} ms, its parent at {parent} ms")]
+    Time {
+        /// The header's.
+        header: u64,
+        /// The parent's.
+        parent: u64,
+    },
+    /// It is voted on by others than its parent announced.
+    #[error("the validators are not those that the parent announced")]
+    Validators,
+    /// The epoch is not that of the set.
+    #[error("epoch {header} of a set of epoch {set}")]
+    Epoch {
+        /// The header's.
+        header: u64,
+        /// The set's.
+        set: u64,
+    },
+    /// The log, the inbox or the chain of hashes goes backwards.
+    #[error("the {what} goes back from {from} to {to}")]
+    Backwards {
+        /// Which of them.
+        what: &'static str,
+        /// The parent's.
+        from: u64,
+        /// The header's.
+        to: u64,
+    },
+    /// The proposer is no member of the set.
+    #[error("proposer {proposer} of {validators} validators")]
+    Proposer {
+        /// Who.
+        proposer: u16,
+        /// Of how many.
+        validators: usize,
+    },
+    /// It is not final.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+/// What a header alone must keep towards its parent, whoever has signed it.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub fn check_continuity(parent: &Header, header: &Header, set: &ValidatorSet) -> Result<(), StepError> {
+    if header.height != parent.height.next() {
+        return Err(StepError::Height { header: header.height.0, parent: parent.height.0 });
+    }
+    if header.parent != parent.digest() {
+        return Err(StepError::Parent { parent: parent.digest(), named: header.parent });
+    }
+    if header.time <= parent.time {
+        return Err(StepError::Time { header: header.time.0, parent: parent.time.0 });
+    }
+    if header.validators != parent.next_validators || header.validators != set.digest() {
+        return Err(StepError::Validators);
+    }
+    if header.epoch != set.epoch() {
+        return Err(StepError::Epoch { header: header.epoch.0, set: set.epoch().0 });
+    }
+    let growing = [
+        ("log of receipts", parent.receipts.size, header.receipts.size),
+        ("inbox", parent.inbox.height, header.inbox.height),
+        ("chain of hashes", parent.poh.count, header.poh.count),
+    ];
+    for (what, from, to) in growing {
+        if to < from {
+            return Err(StepError::Backwards { what, from, to });
+        }
+    }
+    if header.proposer.at() >= set.len() {
+        return Err(StepError::Proposer { proposer: header.proposer.0, validators: set.len() });
+    }
+    Ok(())
+}
+
+/// A trusted header, and the set that votes on the next one.
+#[derive(Clone, Debug)]
+pub struct LightClient<S> {
+    chain: ChainId,
+    trusted: Header,
+    set: ValidatorSet,
+    scheme: S,
+}
+
+impl<S: Scheme> LightClient<S> {
+    /// Starts from a header that is trusted for other reasons, and the set that it announces.
+    ///
+    /// # Errors
+    /// [`StepError::Validators`] for another set.
+    pub fn new(chain: ChainId, trusted: Header, set: ValidatorSet, scheme: S) -> Result<Self, StepError> {
+        if trusted.next_validators != set.digest() {
+            return Err(StepError::Validators);
+        }
+        Ok(Self { chain, trusted, set, scheme })
+    }
+
+    /// The last header that is known to be final.
+    pub fn trusted(&self) -> &Header {
+        &self.trusted
+    }
+
+    /// Goes on by one header. `next` is the set that it announces with what checks its signatures, where that is another one.
+    ///
+    /// # Errors
+    /// For the first rule that the header or its seal breaks; then nothing has changed.
+    pub fn step(&mut self, header: Header, seal: &Seal, next: Option<(ValidatorSet, S)>) -> Result<(), StepError> {
+        check_continuity(&self.trusted, &header, &self.set)?;
+        let place = Place { chain: self.chain, height: header.height };
+        seal.check(place, &header, &self.set, &self.scheme)?;
+        match next {
+            None if header.next_validators == header.validators => {}
+            Some((set, scheme)) if set.digest() == header.next_validators && set.epoch() == self.set.epoch().next() => {
+                (self.set, self.scheme) = (set, scheme);
+            }
+            _ => return Err(StepError::Validators),
+        }
+        self.trusted = header;
+        Ok(())
+    }
+}
+
+/// The header of height 0, which is agreed on beforehand.
+pub fn genesis(set: &ValidatorSet, time: super::ids::TimeMs) -> Header {
+    Header {
+        time,
+        seed: Seed::RoundRobin,
+        epoch: Epoch(0),
+        validators: set.digest(),
+        next_validators: set.digest(),
+        ..Header::default()
+    }
+}
+
+/// Names the chain of a genesis.
+pub fn chain_of(genesis: &Header) -> ChainId {
+    ChainId::of(&genesis.to_bytes())
+}

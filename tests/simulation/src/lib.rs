@@ -1,0 +1,13 @@
+//! Whole clusters of the real validator core and the real codecs on one thread. One seed is one history, for ever.
+//!
+//! A history has a bad time, in which messages are lost, doubled, late and cut off, nodes crash with torn logs, disks lie, clocks differ and
+//! some validators are traitors; then everything heals. No two headers may be final at a height, no honest validator may sign two things for
+//! one step, and after the healing nobody may be stuck.
+
+pub mod adversary;
+pub mod disk;
+pub mod rng;
+pub mod scenario;
+pub mod scheme;
+pub mod sets;
+pub mod world;

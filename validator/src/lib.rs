@@ -1,0 +1,7 @@
+//! A validator of a mainnet-mini: it agrees with its peers on headers, and keeps them.
+//!
+//! - [`core`]: the consensus of one height after another, pure: no clock, no randomness, no disk, no network.
+//! - [`replica`]: the chain around it: which height is next, who has missed one, what is kept.
+
+pub mod core;
+pub mod replica;
