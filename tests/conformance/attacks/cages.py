@@ -100,6 +100,15 @@ def compile_all(folder):
     return built
 
 
+# Strict, for programs that may wait for themselves for ever while a timer of theirs goes on: a day of logical time takes minutes.
+BOUNDED = "bounded"
+BOUNDED_PROFILE = """extends = "strict"
+description = "strict, for ten minutes of logical time"
+[budget]
+virtual_seconds_max = 600
+"""
+
+
 class Cages:
     """Runs programs in a small root, one after the other, with configuration, key and spool of its own."""
 
@@ -110,7 +119,9 @@ class Cages:
         self.config = self.folder / "docklock.toml"
         self.spool = self.folder / "spool"
         self.config.write_text("".join(f'{name} = "{self.folder}/{value}"\n' for name, value in (
-            ("key_file", "host.key"), ("state_dir", "state"), ("spool_dir", "spool"))), encoding="utf-8")
+            ("key_file", "host.key"), ("state_dir", "state"), ("spool_dir", "spool"), ("profiles_dir", "profiles"))), encoding="utf-8")
+        (self.folder / "profiles").mkdir()
+        (self.folder / "profiles" / f"{BOUNDED}.toml").write_text(BOUNDED_PROFILE, encoding="utf-8")
         self.environment = {"PATH": os.environ.get("PATH", "/usr/bin:/bin"), "DOCKLOCK_CONFIG": str(self.config)}
         subprocess.run([self.docklock, "keygen"], env=self.environment, capture_output=True, check=True, stdin=subprocess.DEVNULL)
         self.root = roots.small(CACHE / "conformance-small", self.folder)

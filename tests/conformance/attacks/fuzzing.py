@@ -5,6 +5,7 @@ import re
 import time
 
 import refusals
+from cages import BOUNDED
 
 ENGINE_KIB_MAX = 128 * 1024
 CALLS = 250
@@ -50,7 +51,7 @@ def judge(seed, runs, total):
             wrong.append(f"neither a receipt nor an abort: {run.stderr[-200:]}")
         elif run.ended == "abort":
             total.reasons[re.sub(r"\d+", "N", run.abort)[:60]] += 1
-            if not run.abort.startswith(("the engine ended the run: deadlock", "deadlock")) and "deadlock" not in run.abort:
+            if "deadlock" not in run.abort and "logical seconds is spent" not in run.abort:
                 wrong.append(f"ended by the supervisor: {run.abort}")
         if run.left:
             wrong.append(f"left behind: {', '.join(run.left[:4])}")
@@ -72,7 +73,7 @@ def judge(seed, runs, total):
 
 def witnessed(cages, merged, witness, seed, total):
     with witness.watching():
-        run = cages.run(merged, ["/work/fuzz", str(seed), str(CALLS)], LIMIT_S, seed=seed)
+        run = cages.run(merged, ["/work/fuzz", str(seed), str(CALLS)], LIMIT_S, seed=seed, profile=BOUNDED)
     if witness.lost():
         total.wrong.append(f"seed {seed}: the witness lost {witness.lost()} events")
         return run
@@ -96,8 +97,8 @@ def fuzz(cages, seconds, first, witness, every, tell=print):
         while time.monotonic() - started < seconds or total.seeds < 2:
             argv = ["/work/fuzz", str(seed), str(CALLS)]
             watched = witness is not None and (seed - first) % every == 0
-            one = witnessed(cages, merged, witness, seed, total) if watched else cages.run(merged, argv, LIMIT_S, seed=seed)
-            two = cages.run(merged, argv, LIMIT_S, seed=seed)
+            one = witnessed(cages, merged, witness, seed, total) if watched else cages.run(merged, argv, LIMIT_S, seed=seed, profile=BOUNDED)
+            two = cages.run(merged, argv, LIMIT_S, seed=seed, profile=BOUNDED)
             for words in judge(seed, [one, two], total):
                 tell(f"   seed {seed}: {words}")
             seed += 1
