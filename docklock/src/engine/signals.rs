@@ -10,7 +10,7 @@ use super::guest;
 use super::hook::{ERESTART_RESTARTBLOCK, ERESTARTNOHAND};
 use super::task::{Call, ProcessId, Resume, State, TaskId, Wait};
 use super::{Engine, EngineError, Trouble, Verdict};
-use crate::kernel::tracee;
+use crate::kernel::tracee::{self, Who};
 
 /// Signals that are ignored by default: CHLD, CONT, URG, WINCH (signal(7)).
 const IGNORED_BY_DEFAULT: u64 = bit(libc::SIGCHLD) | bit(libc::SIGCONT) | bit(libc::SIGURG) | bit(libc::SIGWINCH);
@@ -212,6 +212,9 @@ impl Engine {
         if signal == libc::SIGKILL && registers.rax == 0 {
             self.reap_killed(id, call.nr, target)?;
         }
+        if signal == libc::SIGCONT && registers.rax == 0 {
+            self.hear_continued(id, call.nr, target)?;
+        }
         self.release(id)?;
         Ok(Verdict::Settled)
     }
@@ -232,28 +235,50 @@ impl Engine {
     }
 
     fn reap_killed(&mut self, id: TaskId, nr: i64, target: i32) -> Result<(), EngineError> {
+        let mut dying = self.may_be_hit(id, nr, target);
+        // The kernel drops a SIGKILL from inside for the first process of the namespace (pid_namespaces(7)): it would never be over.
+        dying.retain(|process| self.tasks.process(*process).is_some_and(|facts| facts.number != 1));
+        dying.retain(|process| self.is_dying(*process));
+        self.reap_doomed(dying)
+    }
+
+    /// Hears of tasks that SIGCONT has let go on: each tells so in a stop of its own, and its parent of it, whenever the host runs it.
+    fn hear_continued(&mut self, id: TaskId, nr: i64, target: i32) -> Result<(), EngineError> {
+        for process in self.may_be_hit(id, nr, target) {
+            for stopped in self.tasks.of_process(process) {
+                let mut looks = 0;
+                while let Some(task) = self.tasks.get(stopped) {
+                    if !matches!(task.state, State::Blocked(Wait::Stopped)) || looks >= FATE_LOOKS_MAX {
+                        break;
+                    }
+                    match self.hear(Who::Task(task.tid), false) {
+                        Ok(Some((pid, outcome))) => self.on_event(pid, outcome)?,
+                        Ok(None) => std::thread::sleep(std::time::Duration::from_micros(FATE_LOOK_US)),
+                        Err(error) if error.raw_os_error() == Some(libc::ECHILD) => break,
+                        Err(source) => return Err(EngineError::Edge { deed: "hear of a continued task", source }),
+                    }
+                    looks += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The processes beside the sender's own that a signal of kill(2) or its family may have reached.
+    fn may_be_hit(&self, id: TaskId, nr: i64, target: i32) -> Vec<ProcessId> {
         let own = self.tasks.get(id).map(|task| task.process);
         // The number may be that of a thread, or of a process whose first thread has ended.
         let number = target.unsigned_abs();
         let leads = |(process, facts): (ProcessId, &super::task::Process)| (facts.number == number).then_some(process);
         let named = self.tasks.processes().find_map(leads).or_else(|| self.process_of_number(number));
-        let mut dying = Vec::new();
-        for (process, facts) in self.tasks.processes() {
-            // The kernel drops a SIGKILL from inside for the first process of the namespace (pid_namespaces(7)): it would never be over.
-            if Some(process) == own || facts.zombie || facts.number == 1 {
-                continue;
-            }
-            let hit = match (nr, target) {
-                (libc::SYS_kill, -1) | (libc::SYS_pidfd_send_signal, _) => true,
-                (libc::SYS_kill, 0) => group_of(facts.pid) == own.and_then(|own| self.group_of_process(own)),
-                (libc::SYS_kill, group) if group < 0 => group_in_cage(facts.pid) == Some(group.unsigned_abs()),
-                _ => named == Some(process),
-            };
-            if hit && self.is_dying(process) {
-                dying.push(process);
-            }
-        }
-        self.reap_doomed(dying)
+        let others = self.tasks.processes().filter(|(process, facts)| Some(*process) != own && !facts.zombie);
+        let hit = others.filter(|(process, facts)| match (nr, target) {
+            (libc::SYS_kill, -1) | (libc::SYS_pidfd_send_signal, _) => true,
+            (libc::SYS_kill, 0) => group_of(facts.pid) == own.and_then(|own| self.group_of_process(own)),
+            (libc::SYS_kill, group) if group < 0 => group_in_cage(facts.pid) == Some(group.unsigned_abs()),
+            _ => named == Some(*process),
+        });
+        hit.map(|(process, _)| process).collect()
     }
 
     /// The process that a number in the cage stands for: its own, or that of one of its threads.
