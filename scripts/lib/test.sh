@@ -1,6 +1,6 @@
 # The test command. Each part runs to its end whatever the others did; one summary closes the whole.
 
-TEST_PARTS=(lint unit conformance system fuzz vm)
+TEST_PARTS=(lint unit conformance sim system fuzz vm)
 PASSED=0
 FAILED=0
 SKIPS=()
@@ -151,6 +151,15 @@ test_system() {
   logged system env BPI_CACHE="$BPI_CACHE" BPI_ROOT="$BPI_ROOT" BPI_PROGRAMS="$CARGO_TARGET_DIR/ci" \
     cargo test --locked --quiet --profile ci -p bpi-tests --test system -- --format pretty || rc=$?
   count_log system "$rc"
+}
+
+test_sim() {
+  local rc=0
+  if ! sim_build; then fail "sim, because the simulator does not build"; return; fi
+  logged sim sim_fresh "${BPI_SIM_SECONDS:-120}" || rc=$?
+  # One line for each cluster size; a history that went wrong has a line of its own.
+  PASSED=$((PASSED + $(grep -c ': no violation; ' "$LOG" || true)))
+  [ "$rc" -eq 0 ] || fail "sim: $(grep -m 1 '^seed ' "$LOG" || echo "the simulator ended with $rc")"
 }
 
 test_fuzz() {

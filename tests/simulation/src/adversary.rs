@@ -2,11 +2,11 @@
 
 use bpi_protocol::consensus::equivocation::Said;
 use bpi_protocol::consensus::header::Header;
-use bpi_protocol::consensus::ids::{HeaderDigest, Round, ValidatorIndex};
+use bpi_protocol::consensus::ids::{HeaderDigest, Height, Round, ValidatorIndex};
 use bpi_protocol::consensus::justification::{Justification, SignedRoundChange};
-use bpi_protocol::consensus::message::{Body, Commit, Message, Proposal, RoundChange, Vote};
+use bpi_protocol::consensus::message::{Body, Commit, Final, Message, Proposal, RoundChange, Vote};
 use bpi_protocol::consensus::scheme::Signer;
-use bpi_protocol::consensus::seal::Votes;
+use bpi_protocol::consensus::seal::{Seal, Votes};
 use bpi_protocol::consensus::statement::{Place, PreparedClaim};
 use bpi_protocol::consensus::validators::Signers;
 
@@ -92,6 +92,8 @@ impl Adversary {
                 Body::Commit(Commit { vote, partials: None })
             }
             Body::RoundChange(change) => liar.round_change(rng, change, &known),
+            Body::Status if rng.chance(500) => liar.end(rng, message.height, &known),
+            Body::Final(last) => liar.end(rng, message.height, &[last.header]),
             other => other.clone(),
         };
         Message { height: message.height, body }.to_bytes()
@@ -192,6 +194,20 @@ impl Liar<'_> {
             vote.signature.0[3] ^= 1;
         }
         vote
+    }
+
+    /// A final header that nobody but itself has sealed.
+    fn end(&self, rng: &mut Rng, height: Height, known: &[Header]) -> Body {
+        let mut header = if known.is_empty() { self.another_header(rng, Round(0)) } else { *rng.pick(known) };
+        if rng.chance(500) {
+            let round = Round(rng.below(2) as u32);
+            header = self.another_header(rng, round);
+        }
+        header.height = height;
+        let round = Round(rng.below(3) as u32);
+        let signature = self.sign(Said::Commit(header.digest()), round);
+        let signers = if rng.chance(300) { Signers(0xf) } else { Signers::one(self.me) };
+        Body::Final(Box::new(Final { header, seal: Seal::Votes(Votes { round, signers, signature }) }))
     }
 
     /// Forgets what it has prepared, or claims what it has not.

@@ -6,6 +6,7 @@
 
 pub mod adversary;
 pub mod disk;
+pub mod oracle;
 pub mod rng;
 pub mod scenario;
 pub mod scheme;

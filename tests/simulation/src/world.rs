@@ -7,13 +7,16 @@ use bpi_protocol::consensus::equivocation::Step;
 use bpi_protocol::consensus::header::Header;
 use bpi_protocol::consensus::ids::{HeaderDigest, Height, Round, ValidatorIndex};
 use bpi_protocol::consensus::message::{Body, Final, Message};
+use bpi_protocol::consensus::scheme::{Scheme as _, Signature};
 use bpi_protocol::consensus::statement::Place;
+use bpi_protocol::consensus::validators::Signers;
 use bpi_validator::core::timing::Timing;
-use bpi_validator::core::{Core, Effect, Input, Peer, Record};
+use bpi_validator::core::{Core, Effect, Input, Peer};
 use bpi_validator::replica::{Act, Replica};
 
 use crate::adversary::Adversary;
 use crate::disk::Disk;
+use crate::oracle::{Facts, Oracle};
 use crate::rng::Rng;
 use crate::scenario::{Fault, Scenario};
 use crate::scheme::ToyScheme;
@@ -52,6 +55,8 @@ pub enum Violation {
     Misjudged(Node, &'static str),
     /// The network has healed, and a node does not get beyond this height.
     Stuck(Node, Height),
+    /// A node has said what the rules forbid it, or not said what they demand.
+    Rule(Node, String),
     /// Too many events.
     Storm,
 }
@@ -65,8 +70,10 @@ struct Process {
     /// Counts starts: what was meant for an earlier life is dropped.
     life: u64,
     timer: u64,
-    /// Proposals of this process, whose contents it knows.
+    /// Which of two with one key.
     twin: usize,
+    /// What it may say.
+    oracle: Oracle,
 }
 
 enum Event {
@@ -143,7 +150,16 @@ impl World {
             for twin in 0..twins {
                 let skew_ms = rng.below(2 * scenario.skew_ms + 1) as i64 - scenario.skew_ms as i64;
                 let disk = Disk::new(sets.genesis);
-                processes.push(Process { node, replica: None, disk, skew_ms, life: 0, timer: 0, twin });
+                processes.push(Process {
+                    node,
+                    replica: None,
+                    disk,
+                    skew_ms,
+                    life: 0,
+                    timer: 0,
+                    twin,
+                    oracle: Oracle::default(),
+                });
             }
         }
         let count = processes.len();
@@ -295,7 +311,9 @@ impl World {
         });
         let (replica, acts) = Replica::start(core, schedule, tip, recovered, now_ms);
         self.processes[process].replica = Some(replica);
+        self.processes[process].oracle.begin();
         self.carry_out(process, acts);
+        self.rests(process);
         for other in 0..self.processes.len() {
             if other != process && self.processes[other].replica.is_some() {
                 self.input(other, Input::Connected { peer: Peer(process as u32) });
@@ -390,8 +408,49 @@ impl World {
     fn input(&mut self, process: usize, input: Input) {
         let now_ms = self.clock(process);
         let Some(replica) = &mut self.processes[process].replica else { return };
+        let (timer, working) = (matches!(input, Input::Timer { .. }), replica.tip().height.next());
+        let bytes = match &input {
+            Input::Message { message, .. } if self.is_honest(process) => Some(message.to_bytes()),
+            _ => None,
+        };
+        let Some(replica) = &mut self.processes[process].replica else { return };
         let acts = replica.step(now_ms, input);
+        if timer {
+            self.processes[process].oracle.time_out();
+        }
+        if let Some(bytes) = bytes {
+            let (facts, verify) = (facts_of(&self.sets, self.processes[process].node), verify_of(&self.sets, &bytes));
+            self.processes[process].oracle.hears(working.0, &bytes, &facts, &verify);
+        }
         self.carry_out(process, acts);
+        self.rests(process);
+    }
+
+    fn is_honest(&self, process: usize) -> bool {
+        self.scenario.fault(self.processes[process].node).is_none()
+    }
+
+    /// Asks the oracle about what a node sends.
+    fn consult(&mut self, process: usize, message: &Message) {
+        if !self.is_honest(process) {
+            return;
+        }
+        let (node, bytes) = (self.processes[process].node, message.to_bytes());
+        let (facts, verify) = (facts_of(&self.sets, node), verify_of(&self.sets, &bytes));
+        if let Err(sentence) = self.processes[process].oracle.says(&bytes, &facts, &verify) {
+            self.violate(Violation::Rule(node, sentence));
+        }
+    }
+
+    /// Asks the oracle whether a node should have said more.
+    fn rests(&mut self, process: usize) {
+        let state = &self.processes[process];
+        let Some(replica) = state.replica.as_ref().filter(|_| self.is_honest(process)) else { return };
+        let (node, working) = (state.node, replica.tip().height.next().0);
+        let votes = !replica.core().is_silent();
+        if let Err(sentence) = self.processes[process].oracle.rests(working, votes) {
+            self.violate(Violation::Rule(node, sentence));
+        }
     }
 
     fn deliver(&mut self, process: usize, from: usize, bytes: &[u8]) {
@@ -461,22 +520,25 @@ impl World {
             }
             match act {
                 Act::Core(Effect::Persist(record)) => {
-                    if let Record::Vote { message, .. } = &record {
-                        self.witness(process, message);
-                    }
                     if !self.processes[process].disk.persist(record) {
                         self.tell(|world| format!("{}: the watermark forbids a vote", world.name(process)));
                         return self.input(process, Input::Failed);
                     }
                 }
                 Act::Core(Effect::Broadcast(message)) => {
+                    self.witness(process, &message);
+                    self.consult(process, &message);
                     for to in 0..self.processes.len() {
                         if to != process {
                             self.send(process, to, &message);
                         }
                     }
                 }
-                Act::Core(Effect::Send { to, message }) => self.send(process, to.0 as usize, &message),
+                Act::Core(Effect::Send { to, message }) => {
+                    self.witness(process, &message);
+                    self.consult(process, &message);
+                    self.send(process, to.0 as usize, &message);
+                }
                 Act::Core(Effect::SetTimer { height, round, at_ms }) => {
                     self.processes[process].timer += 1;
                     let number = self.processes[process].timer;
@@ -548,6 +610,11 @@ impl World {
         if self.scenario.fault(node).is_some() {
             return;
         }
+        if let Err(sentence) = self.processes[process].oracle.finalises(height.0, digest.0) {
+            self.violate(Violation::Rule(node, sentence));
+        }
+        let facts = facts_of(&self.sets, node)(height.next().0);
+        self.processes[process].oracle.works_on(height.next().0, facts);
         let (set, scheme, _) = self.sets.at(height);
         let place = Place { chain: self.sets.chain, height };
         let sealed = seal.check(place, &header, set, scheme).is_ok();
@@ -608,6 +675,33 @@ impl World {
             }
             self.after(delay, Event::Deliver { process: to, from, bytes: bytes.clone() });
         }
+    }
+}
+
+/// What an oracle is told of heights.
+fn facts_of(sets: &Sets, node: usize) -> impl Fn(u64) -> Facts + use<> {
+    let sets = sets.clone();
+    move |height| {
+        let height = Height(height);
+        let set = &sets.at(height).0;
+        let proposers = sets.order(height).iter().map(|index| index.0).collect();
+        Facts {
+            chain: sets.chain.0,
+            validators: set.len(),
+            proposers,
+            me: sets.place_of(node, set).map(|index| index.0),
+        }
+    }
+}
+
+/// What checks the signatures of a message for an oracle.
+fn verify_of(sets: &Sets, bytes: &[u8]) -> impl Fn(&[u16], &[u8], &[u8]) -> bool + use<> {
+    let height = bytes.get(2..10).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
+    let scheme = sets.at(Height(height)).1.clone();
+    move |signers, statement, signature| {
+        let Ok(signature) = signature.try_into() else { return false };
+        let signers: Signers = signers.iter().map(|signer| ValidatorIndex(*signer)).collect();
+        scheme.verify_aggregate(signers, statement, &Signature(signature))
     }
 }
 

@@ -197,7 +197,7 @@ impl<S: Scheme + Clone> Core<S> {
     }
 
     /// Signs nothing: an observer, one that was made to forget, or one whose disk failed.
-    pub(super) fn is_silent(&self) -> bool {
+    pub fn is_silent(&self) -> bool {
         self.failed || self.height.as_ref().is_none_or(|state| state.me.is_none())
     }
 
