@@ -11,4 +11,5 @@ pub mod rng;
 pub mod scenario;
 pub mod scheme;
 pub mod sets;
+pub mod twins;
 pub mod world;

@@ -56,7 +56,7 @@ impl Sets {
 
     /// The set that votes on a height, and what checks it.
     pub fn at(&self, height: Height) -> &(Arc<ValidatorSet>, ToyScheme, SetDigest) {
-        let epoch = (height.0.saturating_sub(1) / self.epoch_heights) as usize;
+        let epoch = (height.0.saturating_sub(1) / self.epoch_heights.max(1)) as usize;
         &self.sets[epoch.min(self.sets.len() - 1)]
     }
 

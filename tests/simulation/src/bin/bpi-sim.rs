@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use bpi_simulation::world;
+use bpi_simulation::{twins, world};
 use clap::Parser;
 
 /// Runs simulated histories of a validator cluster.
@@ -22,6 +22,12 @@ struct Options {
     /// Stop after so many seconds.
     #[arg(long)]
     seconds: Option<u64>,
+    /// Instead, run every history of twins among four validators over so many rounds, at most 4.
+    #[arg(long, value_name = "ROUNDS", value_parser = clap::value_parser!(u8).range(1..=4))]
+    twins: Option<u8>,
+    /// With --twins: only the histories whose number is PART modulo PARTS.
+    #[arg(long, num_args = 2, value_names = ["PART", "PARTS"], default_values_t = [0, 1], requires = "twins")]
+    part: Vec<u64>,
     /// Tell each history as a story.
     #[arg(long)]
     trace: bool,
@@ -30,6 +36,19 @@ struct Options {
 fn main() -> ExitCode {
     let options = Options::parse();
     let started = Instant::now();
+    if let Some(rounds) = options.twins {
+        let total = twins::enumerate(rounds.into(), options.part[0], options.part[1]);
+        if let Some((history, sentence)) = total.wrong {
+            println!("{history:?}: {sentence}");
+            return ExitCode::FAILURE;
+        }
+        let rate = total.run as f64 / started.elapsed().as_secs_f64();
+        println!(
+            "twins, {rounds} rounds: {} histories, and {} alike: no violation; {rate:.0} histories/s",
+            total.run, total.alike
+        );
+        return ExitCode::SUCCESS;
+    }
     let limit = options.seconds.map(Duration::from_secs);
     let (mut done, mut heights, mut crashes, mut evidence, mut events, mut most_round) = (0_u64, 0, 0, 0, 0, 0);
     for seed in options.seed..options.seed.saturating_add(options.seeds) {
