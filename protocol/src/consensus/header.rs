@@ -10,7 +10,7 @@ const VERSION: u8 = 1;
 pub const HEADER_BYTES: usize = 1 + 8 + 4 + 32 + 8 + 40 + 32 + 32 + 40 + 40 + 49 + 8 + 32 + 32 + 2;
 
 /// The growing log of receipts after a header: its size and its Merkle tree head (RFC 9162, section 2.1.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LogHead {
     /// Leaves.
     pub size: u64,
@@ -19,7 +19,7 @@ pub struct LogHead {
 }
 
 /// How far the force-inclusion inbox of the first layer has been read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct InboxAnchor {
     /// Height of the first layer's block.
     pub height: u64,
@@ -28,7 +28,7 @@ pub struct InboxAnchor {
 }
 
 /// The end of the chain of hashes that shows order and delay.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PohEnd {
     /// Hashes since genesis.
     pub count: u64,
@@ -37,7 +37,7 @@ pub struct PohEnd {
 }
 
 /// Where the order of proposers of the next height comes from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Seed {
     /// There is no group key yet: each in turn by height.
     #[default]
@@ -47,7 +47,7 @@ pub enum Seed {
 }
 
 /// What validators agree on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Header {
     /// One more than the parent's.
     pub height: Height,

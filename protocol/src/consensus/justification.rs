@@ -14,7 +14,7 @@ use super::statement::{self, Place, PreparedClaim};
 use super::validators::{Signers, VALIDATORS_MAX, ValidatorSet};
 
 /// ROUND-CHANGE as it is signed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SignedRoundChange {
     /// Who changes.
     pub sender: ValidatorIndex,
@@ -64,7 +64,7 @@ impl SignedRoundChange {
 }
 
 /// The proof that goes with a proposal of a round after the first.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Justification {
     /// `Q_rc`: round changes of a quorum to the proposal's round, one for each sender.
     pub round_changes: Vec<SignedRoundChange>,

@@ -17,7 +17,7 @@ const VERSION: u8 = 1;
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024;
 
 /// PRE-PREPARE.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Proposal {
     /// Who proposes: the proposer of the round.
     pub sender: ValidatorIndex,
@@ -32,7 +32,7 @@ pub struct Proposal {
 }
 
 /// PREPARE.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Vote {
     /// Who votes.
     pub sender: ValidatorIndex,
@@ -45,7 +45,7 @@ pub struct Vote {
 }
 
 /// A validator's shares of the two threshold signatures of a height.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Partials {
     /// Of the seal, over the COMMIT statement.
     pub seal: Signature,
@@ -54,7 +54,7 @@ pub struct Partials {
 }
 
 /// COMMIT.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Commit {
     /// The vote.
     pub vote: Vote,
@@ -63,7 +63,7 @@ pub struct Commit {
 }
 
 /// ROUND-CHANGE with what proves its claim.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RoundChange {
     /// As it is signed.
     pub signed: SignedRoundChange,
@@ -72,7 +72,7 @@ pub struct RoundChange {
 }
 
 /// A final header, for who has missed it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Final {
     /// The header.
     pub header: Header,
@@ -81,7 +81,7 @@ pub struct Final {
 }
 
 /// The body of a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Body {
     /// PRE-PREPARE.
     Proposal(Box<Proposal>),
@@ -100,7 +100,7 @@ pub enum Body {
 }
 
 /// A message about a height.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Message {
     /// The height.
     pub height: Height,

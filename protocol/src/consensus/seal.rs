@@ -10,7 +10,7 @@ use super::statement::{self, Place};
 use super::validators::{Signers, ValidatorSet};
 
 /// The sum of signatures of validators over one statement, and whose they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Votes {
     /// The round of the statement.
     pub round: Round,
@@ -94,7 +94,7 @@ impl Votes {
 }
 
 /// What makes a header final.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Seal {
     /// COMMIT votes of a quorum: says who, and needs the set.
     Votes(Votes),

@@ -20,7 +20,7 @@ pub struct Place {
 }
 
 /// The header that a round change carries on, and the round in which a quorum prepared it (`preparedRound`, `preparedValue` of the paper).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PreparedClaim {
     /// `pr`: before the round that is changed to.
     pub round: Round,

@@ -6,6 +6,7 @@
 
 pub mod adversary;
 pub mod disk;
+pub mod model;
 pub mod oracle;
 pub mod rng;
 pub mod scenario;

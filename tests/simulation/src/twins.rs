@@ -120,7 +120,7 @@ pub fn run(sets: &Sets, history: &[RoundPlan]) -> Result<(), String> {
     // The sets of a simulation leave out node 0 at first, so validator i is node i + 1.
     for process in 0..PROCESSES {
         let key = sets.key(process % VALIDATORS + 1);
-        cluster.cores.push(Core::validator(TIMING, Box::new(key), None));
+        cluster.cores.push(Core::validator(TIMING, std::sync::Arc::new(key), None));
     }
     for process in 0..PROCESSES {
         let me = ValidatorIndex((process % VALIDATORS) as u16);

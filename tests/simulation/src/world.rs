@@ -300,7 +300,7 @@ impl World {
         }
         let now_ms = self.clock(process);
         let key = self.sets.key(node);
-        let core = Core::validator(TIMING, Box::new(key), None);
+        let core = Core::validator(TIMING, std::sync::Arc::new(key), None);
         let schedule = Box::new(NodeSchedule { sets: self.sets.clone(), node });
         let state = &mut self.processes[process];
         state.life += 1;

@@ -9,7 +9,7 @@ use bpi_protocol::consensus::seal::Votes;
 use bpi_protocol::consensus::validators::Signers;
 
 /// A vote as it is kept.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 pub(super) struct Ballot {
     pub digest: HeaderDigest,
     pub signature: Signature,
@@ -19,7 +19,7 @@ pub(super) struct Ballot {
 }
 
 /// Votes of one kind.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(super) struct Ballots(BTreeMap<Round, BTreeMap<ValidatorIndex, Ballot>>);
 
 impl Ballots {

@@ -1,6 +1,8 @@
 //! What the core remembers of a height, and how it is started, stopped and recovered.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use bpi_protocol::consensus::equivocation::Step;
 use bpi_protocol::consensus::header::Header;
@@ -16,9 +18,10 @@ use super::timing::Timing;
 use super::{Effect, Input, Peer, Position, Record};
 
 /// What a validator signs with.
+#[derive(Clone)]
 pub(super) struct Identity {
-    pub signer: Box<dyn Signer + Send>,
-    pub shares: Option<Box<dyn Shares + Send>>,
+    pub signer: Arc<dyn Signer + Send + Sync>,
+    pub shares: Option<Arc<dyn Shares + Send + Sync>>,
 }
 
 /// A validator's shares of the group's signatures.
@@ -28,7 +31,7 @@ pub trait Shares {
 }
 
 /// A prepared header and its certificate (`lastPreparedBlock`, `lastPreparedRound`).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Hash)]
 pub(super) struct Prepared {
     pub header: Header,
     pub votes: Votes,
@@ -45,7 +48,8 @@ pub struct Recovered {
     pub forgetful: bool,
 }
 
-/// The consensus of one height after another, for one validator or for an observer.
+/// The consensus of one height after another, for one validator or for an observer. A copy goes its own way.
+#[derive(Clone)]
 pub struct Core<S> {
     pub(super) timing: Timing,
     pub(super) identity: Option<Identity>,
@@ -57,6 +61,7 @@ pub struct Core<S> {
 }
 
 /// What is known of the present height.
+#[derive(Clone)]
 pub(super) struct HeightState<S> {
     pub instance: Instance<S>,
     /// Where this node stands in the set. `None`: it observes.
@@ -97,7 +102,11 @@ impl<S: Scheme + Clone> Core<S> {
     }
 
     /// A core that votes, in heights where it is in the set.
-    pub fn validator(timing: Timing, signer: Box<dyn Signer + Send>, shares: Option<Box<dyn Shares + Send>>) -> Self {
+    pub fn validator(
+        timing: Timing,
+        signer: Arc<dyn Signer + Send + Sync>,
+        shares: Option<Arc<dyn Shares + Send + Sync>>,
+    ) -> Self {
         Self { identity: Some(Identity { signer, shares }), ..Self::observer(timing) }
     }
 
@@ -267,5 +276,16 @@ impl<S: Scheme + Clone> HeightState<S> {
             }
         }
         out.extend(self.spoken.iter().cloned().map(Effect::Broadcast));
+    }
+}
+
+/// All that decides what a core will do, but for what its instance, its timing and its keys are.
+impl<S> Hash for Core<S> {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        (self.failed, &self.ahead).hash(hasher);
+        let Some(state) = &self.height else { return };
+        (state.me, state.round, state.accepted, &state.prepared, &state.pending, &state.valid).hash(hasher);
+        (&state.proposals, &state.prepares, &state.commits, &state.changes).hash(hasher);
+        (state.asked, state.proposed, state.last, &state.spoken, state.missing).hash(hasher);
     }
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use bpi_simulation::{twins, world};
+use bpi_simulation::{model, twins, world};
 use clap::Parser;
 
 /// Runs simulated histories of a validator cluster.
@@ -28,6 +28,12 @@ struct Options {
     /// With --twins: only the histories whose number is PART modulo PARTS.
     #[arg(long, num_args = 2, value_names = ["PART", "PARTS"], default_values_t = [0, 1], requires = "twins")]
     part: Vec<u64>,
+    /// Instead, check a model of one height up to this round, with a traitor among four.
+    #[arg(long, value_name = "ROUNDS")]
+    model: Option<u32>,
+    /// With --model: how many states are looked at, at most.
+    #[arg(long, default_value_t = 1_000_000)]
+    states: usize,
     /// Tell each history as a story.
     #[arg(long)]
     trace: bool,
@@ -48,6 +54,28 @@ fn main() -> ExitCode {
             total.run, total.alike
         );
         return ExitCode::SUCCESS;
+    }
+    if let Some(rounds) = options.model {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        return match model::check(rounds, options.states, threads) {
+            Ok(checked) if checked.wrong.is_empty() => {
+                let model::Checked { states, unique, depth, complete, .. } = checked;
+                let all = if complete { "all there are" } else { "not all there are" };
+                let seconds = started.elapsed().as_secs_f64();
+                println!(
+                    "model up to round {rounds}: {states} states, {unique} different ({all}), depth {depth}: no violation; {seconds:.0} s"
+                );
+                ExitCode::SUCCESS
+            }
+            Ok(checked) => {
+                println!("{:?}", checked.wrong);
+                ExitCode::FAILURE
+            }
+            Err(error) => {
+                println!("{error}");
+                ExitCode::FAILURE
+            }
+        };
     }
     let limit = options.seconds.map(Duration::from_secs);
     let (mut done, mut heights, mut crashes, mut evidence, mut events, mut most_round) = (0_u64, 0, 0, 0, 0, 0);
