@@ -2,6 +2,10 @@
 //!
 //! - [`core`]: the consensus of one height after another, pure: no clock, no randomness, no disk, no network.
 //! - [`replica`]: the chain around it: which height is next, who has missed one, what is kept.
+//! - [`durable`]: the disk: how far the key has spoken, what was said at this height.
+//! - [`keys`]: the key file.
 
 pub mod core;
+pub mod durable;
+pub mod keys;
 pub mod replica;
