@@ -2,7 +2,7 @@
 //!
 //! - [`core`]: the consensus of one height after another, pure: no clock, no randomness, no disk, no network.
 //! - [`replica`]: the chain around it: which height is next, who has missed one, what is kept.
-//! - [`durable`]: the disk: how far the key has spoken, what was said at this height.
+//! - [`durable`]: the disk: how far the key has spoken, what was said at this height, final headers.
 //! - [`keys`]: the key file.
 
 pub mod core;

@@ -52,6 +52,8 @@ pub struct Replica<S> {
     schedule: Box<dyn Schedule<S> + Send>,
     tip: Header,
     instance: Option<Instance<S>>,
+    /// [`Recovered::silent_through`].
+    silent_through: Option<Height>,
     /// The height that was asked for last, and when.
     asked: Option<(Height, u64)>,
 }
@@ -65,7 +67,8 @@ impl<S: Scheme + Clone> Replica<S> {
         recovered: Recovered,
         now_ms: u64,
     ) -> (Self, Vec<Act>) {
-        let mut replica = Self { core, schedule, tip, instance: None, asked: None };
+        let silent_through = recovered.silent_through;
+        let mut replica = Self { core, schedule, tip, instance: None, silent_through, asked: None };
         let mut out = Vec::new();
         replica.begin(now_ms, recovered, &mut out);
         (replica, out)
@@ -181,7 +184,8 @@ impl<S: Scheme + Clone> Replica<S> {
     ) {
         self.tip = header;
         out.push(Act::Append { header: Box::new(header), seal, partials });
-        self.begin(now_ms, Recovered::default(), out);
+        let recovered = Recovered { silent_through: self.silent_through, ..Recovered::default() };
+        self.begin(now_ms, recovered, out);
     }
 
     fn begin(&mut self, now_ms: u64, recovered: Recovered, out: &mut Vec<Act>) {

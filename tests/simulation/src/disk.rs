@@ -59,8 +59,12 @@ impl Disk {
         });
     }
 
-    /// Puts back an older log, as a backup does, beside the watermark that was kept elsewhere.
-    pub fn restore_older_log(&mut self, records: usize) {
+    /// Puts back an older log, or an older folder with headers and all, as a backup does, beside the watermark that was kept elsewhere.
+    pub fn restore_older(&mut self, records: usize, heights: usize) {
+        if heights > 0 {
+            self.headers.truncate(self.headers.len().saturating_sub(heights).max(1));
+            self.log.clear();
+        }
         self.log.truncate(records);
     }
 
@@ -78,7 +82,7 @@ impl Disk {
             }
         }
         let next = self.tip().height.next();
-        let forgetful = self.watermark.is_some_and(|mark| mark.height >= next && last < Some(mark));
-        Recovered { votes, prepared, forgetful }
+        let ahead = self.watermark.filter(|mark| mark.height >= next && last < Some(*mark));
+        Recovered { votes, prepared, silent_through: ahead.map(|mark| mark.height) }
     }
 }

@@ -306,7 +306,7 @@ impl World {
         state.life += 1;
         let (tip, recovered) = (*state.disk.tip(), state.disk.recover());
         self.tell(|world| {
-            let forgetful = if recovered.forgetful { ", knowing less than it has said" } else { "" };
+            let forgetful = if recovered.is_forgetful() { ", knowing less than it has said" } else { "" };
             format!("{} starts after height {}{forgetful}", world.name(process), tip.height)
         });
         let (replica, acts) = Replica::start(core, schedule, tip, recovered, now_ms);
@@ -334,7 +334,8 @@ impl World {
             self.processes[process].disk.forget(records);
         } else if self.rng.chance(100) && self.may_restore(self.processes[process].node) {
             let records = self.rng.below(4) as usize;
-            self.processes[process].disk.restore_older_log(records);
+            let heights = if self.rng.chance(300) { self.rng.below(4) as usize } else { 0 };
+            self.processes[process].disk.restore_older(records, heights);
         }
         let down = self.rng.below(self.scenario.down_ms + 1);
         self.after(down, Event::Restart { process });

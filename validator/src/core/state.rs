@@ -44,8 +44,16 @@ pub struct Recovered {
     pub votes: Vec<Message>,
     /// What was prepared last.
     pub prepared: Option<(Header, Votes)>,
-    /// The node may have said more than it knows of: it watches this height and says nothing.
-    pub forgetful: bool,
+    /// Up to this height the key may have said more than is known here: the node watches and says nothing. A greater vote could deny what
+    /// was prepared.
+    pub silent_through: Option<Height>,
+}
+
+impl Recovered {
+    /// True when something is forgotten.
+    pub fn is_forgetful(&self) -> bool {
+        self.silent_through.is_some()
+    }
 }
 
 /// The consensus of one height after another, for one validator or for an observer. A copy goes its own way.
@@ -139,8 +147,9 @@ impl<S: Scheme + Clone> Core<S> {
         recovered: Recovered,
     ) -> Vec<Effect> {
         let start_ms = instance.parent.time.0.saturating_add(self.timing.block_ms);
-        let me = me.filter(|_| self.identity.is_some() && !recovered.forgetful);
         let height = instance.height();
+        let forgotten = recovered.silent_through.is_some_and(|last| height <= last);
+        let me = me.filter(|_| self.identity.is_some() && !forgotten);
         let mut state = HeightState {
             instance,
             me,

@@ -262,7 +262,10 @@ impl Log {
         }
         (self.height, self.slot, self.frame) = (next, found.slots, found.frames);
         self.kept = Kept::default();
-        let mut recovered = Recovered { forgetful: standing == Standing::Behind, ..Recovered::default() };
+        let mut recovered = Recovered {
+            silent_through: (standing == Standing::Behind).then(|| watermark.mark().position.height),
+            ..Recovered::default()
+        };
         for record in found.records {
             self.kept.take(&record);
             match record {

@@ -73,7 +73,7 @@ fn what_was_appended_is_recovered_and_appends_go_on_after_it() {
     let (place, _) = written(&round(0));
     let (mut log, mut mark, recovered, torn) = place.open(1).unwrap();
     let all = round(0).concat();
-    assert_eq!((recovered.votes.clone(), torn, recovered.forgetful), (messages(&all), 0, false));
+    assert_eq!((recovered.votes.clone(), torn, recovered.is_forgetful()), (messages(&all), 0, false));
     assert_eq!(recovered.prepared.unwrap().1.round.0, 0);
     keep(&mut log, &mut mark, &[round_change(1, 1)]);
     drop((log, mark));
@@ -91,7 +91,7 @@ fn a_height_begins_with_an_empty_log_and_writes_over_the_one_before() {
     keep(&mut log, &mut mark, &[prepare(2, 0, 1)]);
     drop((log, mark));
     let (mut log, mut mark, recovered, torn) = place.open(2).unwrap();
-    assert_eq!((recovered.votes, torn, recovered.forgetful), (messages(&[prepare(2, 0, 1)]), 0, false));
+    assert_eq!((recovered.votes, torn, recovered.is_forgetful()), (messages(&[prepare(2, 0, 1)]), 0, false));
     log.begin_height(Height(3));
     keep(&mut log, &mut mark, &[proposal(3, 0, 128)]);
     drop((log, mark));
@@ -119,7 +119,7 @@ fn a_height_that_fills_the_log_keeps_its_last_round_and_what_was_prepared() {
     let (_, _, recovered, torn) = place.open(1).unwrap();
     let last = [round_change(1, rounds), proposal(1, rounds, 128), prepare(1, rounds, 5)];
     assert!(recovered.votes.ends_with(&messages(&last)));
-    assert_eq!((recovered.prepared.unwrap().1.round.0, torn, recovered.forgetful), (0, 0, false));
+    assert_eq!((recovered.prepared.unwrap().1.round.0, torn, recovered.is_forgetful()), (0, 0, false));
     assert_eq!(place.bytes().len(), LOG_BYTES);
 }
 
@@ -130,7 +130,7 @@ fn a_vote_that_a_crash_kept_from_the_watermark_is_noted_when_the_log_is_recovere
     log.append(&[prepared(1, 0), commit(1, 0, 5)]).unwrap();
     drop((log, mark));
     let (_, mark, recovered, _) = place.open(1).unwrap();
-    assert_eq!((recovered.votes.len(), recovered.forgetful), (2, false));
+    assert_eq!((recovered.votes.len(), recovered.is_forgetful()), (2, false));
     assert_eq!(Some(mark.mark()), mark_of(&commit(1, 0, 5)));
 }
 
@@ -158,7 +158,7 @@ fn a_log_that_was_put_back_makes_the_node_silent() {
     for (known, stage) in stages.iter().enumerate() {
         std::fs::write(&place.log, stage).unwrap();
         let (_, _, recovered, torn) = place.open(1).unwrap();
-        assert_eq!((recovered.forgetful, torn), (known + 1 < stages.len(), 0), "{known} appends");
+        assert_eq!((recovered.is_forgetful(), torn), (known + 1 < stages.len(), 0), "{known} appends");
     }
 }
 
@@ -199,9 +199,9 @@ fn a_flipped_bit_in_the_last_vote_makes_the_node_silent_instead_of_young() {
         bytes[at] ^= 0x10;
         std::fs::write(&place.log, &bytes).unwrap();
         let (_, _, recovered, torn) = place.open(1).unwrap();
-        assert!(recovered.forgetful && torn > 0, "byte {at}");
+        assert!(recovered.is_forgetful() && torn > 0, "byte {at}");
         let (_, _, recovered, torn) = place.open(1).unwrap();
-        assert!(recovered.forgetful && torn == 0, "byte {at}: the tail is cut once");
+        assert!(recovered.is_forgetful() && torn == 0, "byte {at}: the tail is cut once");
     }
 }
 
