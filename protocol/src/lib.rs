@@ -16,6 +16,7 @@ pub mod envelope;
 pub mod evidence;
 pub mod explain;
 pub mod key;
+pub mod log;
 pub mod receipt;
 pub mod run;
 pub mod schema;

@@ -10,12 +10,19 @@ const VERSION: u8 = 1;
 pub const HEADER_BYTES: usize = 1 + 8 + 4 + 32 + 8 + 40 + 32 + 32 + 40 + 40 + 49 + 8 + 32 + 32 + 2;
 
 /// The growing log of receipts after a header: its size and its Merkle tree head (RFC 9162, section 2.1.1).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct LogHead {
     /// Leaves.
     pub size: u64,
     /// Root over all of them.
     pub root: [u8; 32],
+}
+
+impl Default for LogHead {
+    /// Without leaves, as in a genesis: the root is then the hash of no bytes.
+    fn default() -> Self {
+        Self { size: 0, root: crate::log::EMPTY_ROOT }
+    }
 }
 
 /// How far the force-inclusion inbox of the first layer has been read.

@@ -6,5 +6,6 @@ mod chain;
 mod envelope;
 mod evidence;
 mod key;
+mod log;
 mod trust;
 mod verify;
