@@ -9,6 +9,7 @@
 
 pub mod canonical;
 pub mod chain;
+pub mod checkpoint;
 pub mod claim;
 pub mod consensus;
 pub mod digest;

@@ -3,6 +3,7 @@
 
 mod canonical;
 mod chain;
+mod checkpoint;
 mod envelope;
 mod evidence;
 mod key;
