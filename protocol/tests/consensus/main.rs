@@ -1,0 +1,8 @@
+//! What validators agree on: its bytes, its signatures, and the client that follows it.
+#![allow(clippy::unwrap_used)]
+
+mod bls;
+mod bytes;
+mod cluster;
+mod light;
+mod vectors;
