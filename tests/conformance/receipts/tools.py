@@ -41,27 +41,32 @@ def stamped(folder, wanted, make):
     return folder
 
 
-def python():
-    """A Python with requirements.txt."""
-    wanted = (HERE / "requirements.txt").read_text(encoding="utf-8") + sys.version
+def cached(name, room):
+    """Where a room has its own: other rooms do not install over it."""
+    return name if room == HERE else f"{name}-{room.name}"
+
+
+def python(room=HERE):
+    """A Python with the requirements.txt of a room."""
+    wanted = (room / "requirements.txt").read_text(encoding="utf-8") + sys.version
 
     def make(folder):
         run([sys.executable, "-m", "venv", folder], "making a virtual environment")
-        run([folder / "bin/pip", "install", "--quiet", "-r", HERE / "requirements.txt"], "installing from PyPI")
-    return stamped(CACHE / "python", wanted, make) / "bin/python"
+        run([folder / "bin/pip", "install", "--quiet", "-r", room / "requirements.txt"], "installing from PyPI")
+    return stamped(CACHE / cached("python", room), wanted, make) / "bin/python"
 
 
-def node_modules():
-    """The folder for NODE_PATH with package.json installed."""
+def node_modules(room=HERE):
+    """The folder for NODE_PATH with the package.json of a room installed."""
     if not shutil.which("npm"):
         raise ToolError("npm is not installed (Debian: apt-get install npm)")
-    wanted = (HERE / "package.json").read_text(encoding="utf-8")
+    wanted = (room / "package.json").read_text(encoding="utf-8")
 
     def make(folder):
-        shutil.copy(HERE / "package.json", folder)
+        shutil.copy(room / "package.json", folder)
         run(["npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"],
             "installing from npm", cwd=folder)
-    return stamped(CACHE / "node", wanted, make) / "node_modules"
+    return stamped(CACHE / cached("node", room), wanted, make) / "node_modules"
 
 
 def mirror():
