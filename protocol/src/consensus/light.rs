@@ -57,6 +57,14 @@ pub enum StepError {
         /// The header's.
         to: u64,
     },
+    /// What has not grown has changed.
+    #[error("the {what} is another one at the same {at}")]
+    Rewritten {
+        /// Which of them.
+        what: &'static str,
+        /// Its size or height.
+        at: u64,
+    },
     /// The proposer is no member of the set.
     #[error("proposer {proposer} of {validators} validators")]
     Proposer {
@@ -91,13 +99,16 @@ pub fn check_continuity(parent: &Header, header: &Header, set: &ValidatorSet) ->
         return Err(StepError::Epoch { header: header.epoch.0, set: set.epoch().0 });
     }
     let growing = [
-        ("log of receipts", parent.receipts.size, header.receipts.size),
-        ("inbox", parent.inbox.height, header.inbox.height),
-        ("chain of hashes", parent.poh.count, header.poh.count),
+        ("log of receipts", (parent.receipts.size, parent.receipts.root), (header.receipts.size, header.receipts.root)),
+        ("inbox", (parent.inbox.height, parent.inbox.hash), (header.inbox.height, header.inbox.hash)),
+        ("chain of hashes", (parent.poh.count, parent.poh.hash), (header.poh.count, header.poh.hash)),
     ];
-    for (what, from, to) in growing {
+    for (what, (from, before), (to, after)) in growing {
         if to < from {
             return Err(StepError::Backwards { what, from, to });
+        }
+        if to == from && after != before {
+            return Err(StepError::Rewritten { what, at: to });
         }
     }
     if header.proposer.at() >= set.len() {

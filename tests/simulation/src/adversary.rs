@@ -191,7 +191,8 @@ impl Liar<'_> {
         }
         vote.signature = self.sign(said(vote.digest), vote.round);
         if rng.chance(100) {
-            vote.signature.0[3] ^= 1;
+            // Each time another bit: two that change the same one have signed together, since their sum holds.
+            vote.signature.0[rng.below(16) as usize] ^= 1 << rng.below(8);
         }
         vote
     }

@@ -459,13 +459,12 @@ impl Known {
                 }
                 self.round = *round;
                 self.proposals.insert((*round, *digest));
+                self.fresh_proposals.insert((*round, *digest));
                 self.headers.insert(*digest);
                 self.once(*round, 1, digest)
             }
             Said::Prepare { from, round, digest } => {
                 if again(self, *round, 2, digest) {
-                    let heard = self.fresh_proposals.contains(&(*round, *digest));
-                    self.accepted_in_this_life = Some((*round, *digest)).filter(|_| heard);
                     return Ok(());
                 }
                 if Some(*from) != me || *round < self.round {
@@ -477,8 +476,12 @@ impl Known {
                     ));
                 }
                 self.round = *round;
-                self.headers.insert(*digest);
-                self.accepted_in_this_life = Some((*round, *digest));
+                // A crash may have come between keeping the vote and sending it: then it is sent without the header being known.
+                self.accepted_in_this_life = None;
+                if self.fresh_proposals.contains(&(*round, *digest)) {
+                    self.headers.insert(*digest);
+                    self.accepted_in_this_life = Some((*round, *digest));
+                }
                 self.once(*round, 2, digest)
             }
             Said::Commit { from, round, digest } => {

@@ -117,7 +117,9 @@ impl<S: Scheme + Clone> Core<S> {
         if again && proposal.header.round > round {
             return Err(Reason::Continuity);
         }
-        if round == state.round && state.accepted.is_some() {
+        // After a crash its own vote may be all that it remembers of the round: it waits for the header that the vote was for.
+        let own = state.me.and_then(|me| state.prepares.get(round, me)).map(|ballot| ballot.digest);
+        if round == state.round && (state.accepted.is_some() || own.is_some_and(|own| own != digest)) {
             return Err(Reason::Duplicate);
         }
         state.proposals.insert(round, proposal.clone());

@@ -10,7 +10,7 @@ use bpi_protocol::consensus::seal::Seal;
 use bpi_protocol::consensus::statement::{self, PreparedClaim};
 
 use super::state::{Core, Prepared};
-use super::{Effect, Record};
+use super::{Effect, Position, Record};
 
 /// How many rounds before the present one COMMIT votes are kept.
 const ROUNDS_KEPT: u32 = 8;
@@ -44,25 +44,36 @@ impl<S: Scheme + Clone> Core<S> {
 
     /// `UponPrepare`: a quorum accepts what this node accepts in the present round, so it is prepared.
     fn upon_prepares(&mut self, out: &mut Vec<Effect>) -> bool {
+        let silent = self.is_silent();
         let Some(state) = &mut self.height else { return false };
         let (round, place) = (state.round, state.instance.place());
-        let Some(digest) = state.accepted else { return false };
-        if state.prepared.as_ref().is_some_and(|prepared| prepared.votes.round >= round) {
-            return false;
-        }
-        let quorum = state.instance.set.quorum();
-        if state.prepares.leader(round, quorum) != Some(digest) {
-            return false;
-        }
-        let statement = statement::prepare(place, round, digest);
-        let mut bad = Vec::new();
-        let votes = state.prepares.certify(round, digest, &statement, quorum, &state.instance.scheme, &mut bad);
-        let (Some(votes), Some(header)) = (votes, state.valid.get(&digest).copied()) else { return !bad.is_empty() };
-        state.prepared = Some(Prepared { header, votes });
-        if self.is_silent() {
-            return true;
-        }
-        out.push(Effect::Persist(Record::Prepared { header: Box::new(header), votes }));
+        let said = state.last >= Some(Position { height: place.height, round, step: Step::Commit });
+        // A crash may have come between the certificate and the vote.
+        let known = state.prepared.as_ref().filter(|prepared| prepared.votes.round == round);
+        let digest = match known.map(|prepared| prepared.header.digest()) {
+            Some(digest) if !said && !silent => digest,
+            Some(_) => return false,
+            None => {
+                let Some(digest) = state.accepted else { return false };
+                let quorum = state.instance.set.quorum();
+                if state.prepares.leader(round, quorum) != Some(digest) {
+                    return false;
+                }
+                let statement = statement::prepare(place, round, digest);
+                let mut bad = Vec::new();
+                let scheme = &state.instance.scheme;
+                let votes = state.prepares.certify(round, digest, &statement, quorum, scheme, &mut bad);
+                let Some((votes, header)) = votes.zip(state.valid.get(&digest).copied()) else {
+                    return !bad.is_empty();
+                };
+                state.prepared = Some(Prepared { header, votes });
+                if silent {
+                    return true;
+                }
+                out.push(Effect::Persist(Record::Prepared { header: Box::new(header), votes }));
+                digest
+            }
+        };
         let Some(vote) = self.vote(statement::commit(place, round, digest), round, digest) else { return true };
         let shares = self.identity.as_ref().and_then(|identity| identity.shares.as_ref());
         let partials = shares.map(|shares| shares.partials(place, round, digest));
@@ -165,6 +176,10 @@ impl<S: Scheme + Clone> Core<S> {
         let mine = state.me.is_some() && state.instance.proposer(round) == state.me;
         let open = round == state.round && state.accepted.is_none() && state.proposed < Some(round);
         if !mine || !open || state.asked != Some(round) || header.height != state.instance.height() {
+            return;
+        }
+        // Some may have gone on to later rounds meanwhile: then there is no quorum to show any more, and nobody to listen.
+        if round > Round(0) && state.changes_to(round).count() < state.instance.set.quorum() {
             return;
         }
         // What was prepared meanwhile goes before.
