@@ -25,8 +25,6 @@ pub mod watermark;
 
 #[cfg(test)]
 mod sample;
-#[cfg(all(test, feature = "rocksdb"))]
-mod tests;
 #[cfg(feature = "rocksdb")]
 mod whole;
 

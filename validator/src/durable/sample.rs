@@ -2,11 +2,11 @@
 #![allow(clippy::unwrap_used)]
 
 use bpi_protocol::consensus::header::Header;
-use bpi_protocol::consensus::ids::{ChainId, HeaderDigest, Height, Round, TimeMs, ValidatorIndex};
+use bpi_protocol::consensus::ids::{HeaderDigest, Height, Round, ValidatorIndex};
 use bpi_protocol::consensus::justification::{Justification, SignedRoundChange};
 use bpi_protocol::consensus::message::{Body, Commit, Message, Proposal, RoundChange, Vote};
 use bpi_protocol::consensus::scheme::Signature;
-use bpi_protocol::consensus::seal::{Seal, Votes};
+use bpi_protocol::consensus::seal::Votes;
 use bpi_protocol::consensus::validators::Signers;
 
 use super::position_of;
@@ -14,7 +14,6 @@ use crate::core::Record;
 use crate::keys::KeyFingerprint;
 
 pub const KEY: KeyFingerprint = KeyFingerprint([7; 32]);
-pub const CHAIN: ChainId = ChainId([9; 32]);
 const SIGNATURE: Signature = Signature([3; 48]);
 
 /// The vote of a message.
@@ -63,10 +62,4 @@ fn header(height: u64, round: u32) -> Header {
 
 pub fn prepared(height: u64, round: u32) -> Record {
     Record::Prepared { header: Box::new(header(height, round)), votes: votes(round) }
-}
-
-/// The header after another, and what makes it final.
-pub fn after(parent: &Header) -> (Header, Seal) {
-    let (height, time) = (parent.height.next(), TimeMs(parent.time.0 + 1));
-    (Header { height, time, parent: parent.digest(), ..Header::default() }, Seal::Votes(votes(0)))
 }

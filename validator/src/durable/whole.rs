@@ -180,3 +180,6 @@ pub fn log_path(data_dir: &Path) -> PathBuf {
 pub fn headers_path(data_dir: &Path) -> PathBuf {
     data_dir.join("headers")
 }
+
+#[cfg(test)]
+mod tests;

@@ -91,7 +91,7 @@ fn a_height_begins_with_an_empty_log_and_writes_over_the_one_before() {
     keep(&mut log, &mut mark, &[prepare(2, 0, 1)]);
     drop((log, mark));
     let (mut log, mut mark, recovered, torn) = place.open(2).unwrap();
-    assert_eq!((recovered.votes, torn, recovered.is_forgetful()), (messages(&[prepare(2, 0, 1)]), 0, false));
+    assert_eq!((recovered.votes.clone(), torn, recovered.is_forgetful()), (messages(&[prepare(2, 0, 1)]), 0, false));
     log.begin_height(Height(3));
     keep(&mut log, &mut mark, &[proposal(3, 0, 128)]);
     drop((log, mark));
@@ -119,7 +119,7 @@ fn a_height_that_fills_the_log_keeps_its_last_round_and_what_was_prepared() {
     let (_, _, recovered, torn) = place.open(1).unwrap();
     let last = [round_change(1, rounds), proposal(1, rounds, 128), prepare(1, rounds, 5)];
     assert!(recovered.votes.ends_with(&messages(&last)));
-    assert_eq!((recovered.prepared.unwrap().1.round.0, torn, recovered.is_forgetful()), (0, 0, false));
+    assert_eq!((recovered.prepared.as_ref().unwrap().1.round.0, torn, recovered.is_forgetful()), (0, 0, false));
     assert_eq!(place.bytes().len(), LOG_BYTES);
 }
 

@@ -1,8 +1,17 @@
 #![allow(clippy::unwrap_used)]
-use bpi_protocol::consensus::ids::HeaderDigest;
+use bpi_protocol::consensus::ids::{HeaderDigest, TimeMs};
 
-use super::sample::{CHAIN, KEY, after, commit, prepare, prepared, round_change};
 use super::*;
+use crate::durable::headers::*;
+use crate::durable::sample::{KEY, commit, prepare, prepared, round_change, votes};
+
+const CHAIN: ChainId = ChainId([9; 32]);
+
+/// The header after another, and what makes it final.
+fn after(parent: &Header) -> (Header, Seal) {
+    let (height, time) = (parent.height.next(), TimeMs(parent.time.0 + 1));
+    (Header { height, time, parent: parent.digest(), ..Header::default() }, Seal::Votes(votes(0)))
+}
 
 struct Place {
     folder: tempfile::TempDir,
