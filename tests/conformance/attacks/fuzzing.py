@@ -10,6 +10,8 @@ from cages import BOUNDED
 ENGINE_KIB_MAX = 128 * 1024
 CALLS = 250
 LIMIT_S = 60
+# Where the cages have the program: a path inside them.
+FUZZ = "/work/fuzz"
 # What a fuzzed program says of itself at its end.
 SUMMARY = re.compile(r"calls (\d+) kinds (\d+) answered (\d+) unknown but not ENOSYS (\d+)")
 
@@ -73,11 +75,11 @@ def judge(seed, runs, total):
 
 def witnessed(cages, merged, witness, seed, total):
     with witness.watching():
-        run = cages.run(merged, ["/work/fuzz", str(seed), str(CALLS)], LIMIT_S, seed=seed, profile=BOUNDED)
+        run = cages.run(merged, [FUZZ, str(seed), str(CALLS)], LIMIT_S, seed=seed, profile=BOUNDED)
     if witness.lost():
         total.wrong.append(f"seed {seed}: the witness lost {witness.lost()} events")
         return run
-    begun = witness.calls_of("/work/fuzz")
+    begun = witness.calls_of(FUZZ)
     total.begun.update(begun)
     total.witnessed += 1
     passing = may_reach()
@@ -95,7 +97,7 @@ def fuzz(cages, seconds, first, witness, every, tell=print):
     seed = first
     with cages.opened() as merged:
         while time.monotonic() - started < seconds or total.seeds < 2:
-            argv = ["/work/fuzz", str(seed), str(CALLS)]
+            argv = [FUZZ, str(seed), str(CALLS)]
             watched = witness is not None and (seed - first) % every == 0
             one = witnessed(cages, merged, witness, seed, total) if watched else cages.run(merged, argv, LIMIT_S, seed=seed, profile=BOUNDED)
             two = cages.run(merged, argv, LIMIT_S, seed=seed, profile=BOUNDED)

@@ -302,7 +302,11 @@ proptest! {
             let check = sum_of(&slot[..SLOT_BYTES - SUM_BYTES]);
             slot[SLOT_BYTES - SUM_BYTES..].copy_from_slice(&check);
         }
-        let _ = scan(&bytes, Height(next));
-        let _ = Record::from_bytes(&bytes[..64]);
+        if let Ok(found) = scan(&bytes, Height(next)) {
+            prop_assert!(found.records.len() <= slots.len());
+        }
+        if let Ok(record) = Record::from_bytes(&bytes[..64]) {
+            prop_assert_eq!(&record.to_bytes()[..], &bytes[..64]);
+        }
     }
 }
