@@ -40,6 +40,12 @@ pub(super) enum Changed {
 impl Engine {
     /// Runs the call. The task is stopped afterwards, or gone: then there are no registers.
     pub(super) fn hook(&mut self, id: TaskId) -> Result<Option<Registers>, EngineError> {
+        self.hook_until(id, None)
+    }
+
+    /// As [`Self::hook`], for a call with a limit of the kernel's clock: whether that passes before the stop comes (`expired`, a result) is
+    /// the host's, so the log has the same record of either.
+    pub(super) fn hook_until(&mut self, id: TaskId, expired: Option<i64>) -> Result<Option<Registers>, EngineError> {
         self.counters.hooks += 1;
         let Some(call) = self.tasks.get_mut(id).and_then(|task| task.call.take()) else { return Ok(None) };
         let told = |engine: &Self| kernel::notify_reply(engine.ears.listener(), call.id, Reply::Continue);
@@ -47,7 +53,8 @@ impl Engine {
         if let Some(registers) = &registers {
             let result = registers.rax as i64;
             // Which of its own codes the kernel uses is no result: the call will be made again.
-            let result = if is_restart(result) { ERESTARTNOHAND } else { result };
+            let limited = expired.is_some_and(|expired| result == expired || result == -i64::from(libc::EINTR));
+            let result = if is_restart(result) || limited { ERESTARTNOHAND } else { result };
             // Where the kernel maps depends on the size of its own vDSO: an address is no result that another host would give.
             let result = if call.nr == libc::SYS_mmap && !(-4095..0).contains(&result) { CONTINUED } else { result };
             let number = self.number_of(id);

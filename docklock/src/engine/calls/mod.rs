@@ -209,7 +209,7 @@ impl Engine {
             return Ok(Verdict::Return(expired));
         }
         let (tid, deadline) = (task.tid, if task.retried { task.deadline } else { deadline });
-        let Some(registers) = self.hook(id)? else { return Ok(Verdict::Settled) };
+        let Some(registers) = self.hook_until(id, Some(expired))? else { return Ok(Verdict::Settled) };
         let result = registers.rax as i64;
         let interrupted = super::hook::is_restart(result) || result == -i64::from(libc::EINTR);
         let waited = interrupted && !super::signals::has_signal(tid) || result == expired && deadline.is_some();
