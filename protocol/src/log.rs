@@ -2,19 +2,21 @@
 //!
 //! A receipt's hash is a leaf. [`Log`] keeps each complete subtree's hash, 64 bytes for a leaf, so that appending costs two hashes on
 //! average and a proof at most two for each level; [`Frontier`] keeps the right edge alone, for who only appends. What others need to
-//! check the log is in [`proof`].
+//! check the log is in [`proof`], and how it is made of any store of hashes in [`prove`].
 //!
 //! Always true: a leaf is hashed after a zero byte and a node after a one, so no leaf passes for a node (section 2.1.1). Leaves are
 //! taken hashed: [`leaf_hash`]. Absent on purpose: storage, and any way to remove or change a leaf.
 
 pub mod proof;
+pub mod prove;
 
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use crate::consensus::bytes::{BytesError, Reader, Writer};
 use crate::consensus::header::LogHead;
-use proof::{Climb, Consistency, Inclusion};
+use proof::{Consistency, Inclusion};
+use prove::Subtrees;
 
 /// A hash of a leaf or of a node.
 pub type Hash = [u8; 32];
@@ -108,8 +110,10 @@ impl Log {
 
     /// The head over all leaves.
     pub fn head(&self) -> LogHead {
-        let size = self.size();
-        LogHead { size, root: self.edge(0, size).unwrap_or(EMPTY_ROOT) }
+        // A level with an odd number of nodes ends with a subtree that is complete and has no sibling yet.
+        let peaks = self.levels.iter().filter(|nodes| nodes.len() % 2 == 1).filter_map(|nodes| nodes.last().copied());
+        let root = peaks.reduce(|right, left| node_hash(&left, &right));
+        LogHead { size: self.size(), root: root.unwrap_or(EMPTY_ROOT) }
     }
 
     /// The head that the log had when it was `size` leaves long.
@@ -117,8 +121,7 @@ impl Log {
     /// # Errors
     /// [`LogError::Size`] when it never was.
     pub fn head_at(&self, size: u64) -> Result<LogHead, LogError> {
-        self.had(size)?;
-        Ok(LogHead { size, root: self.edge(0, size).unwrap_or(EMPTY_ROOT) })
+        prove::head_at(self, size)
     }
 
     /// Proves that a leaf is in the log of `size` leaves (`PATH`, section 2.1.3.1). One hash for each level, and as many more once.
@@ -126,12 +129,7 @@ impl Log {
     /// # Errors
     /// When the log was never that long, or the leaf came later.
     pub fn prove_inclusion(&self, index: u64, size: u64) -> Result<Inclusion, LogError> {
-        self.had(size)?;
-        if index >= size {
-            return Err(LogError::Index { index, size });
-        }
-        let path = Climb::from_leaf(index, size).map(|sibling| self.node(sibling.level, sibling.index, size));
-        Ok(Inclusion { index, size, path: path.collect() })
+        prove::inclusion(self, index, size)
     }
 
     /// Proves that the log of `second` leaves goes on from that of `first` (`PROOF`, section 2.1.4.1). From 0 leaves, and from the same size,
@@ -140,45 +138,20 @@ impl Log {
     /// # Errors
     /// When the log was never that long, or `first` is more than `second`.
     pub fn prove_consistency(&self, first: u64, second: u64) -> Result<Consistency, LogError> {
-        self.had(second)?;
-        if first > second {
-            return Err(LogError::Backwards { first, second });
-        }
-        let mut path = Vec::new();
-        if first > 0 && first < second {
-            let climb = Climb::from_edge(first, second);
-            if !first.is_power_of_two() {
-                path.push(self.node(climb.level, climb.index, second));
-            }
-            path.extend(climb.map(|sibling| self.node(sibling.level, sibling.index, second)));
-        }
-        Ok(Consistency { first, second, path })
+        prove::consistency(self, first, second)
+    }
+}
+
+impl Subtrees for Log {
+    type Error = LogError;
+
+    fn size(&self) -> u64 {
+        self.size()
     }
 
-    fn had(&self, size: u64) -> Result<(), LogError> {
-        let leaves = self.size();
-        if size <= leaves { Ok(()) } else { Err(LogError::Size { size, leaves }) }
-    }
-
-    /// The node at a place of the tree of `size` leaves, of which it covers at least one: stored, or at the ragged edge put together.
-    fn node(&self, level: u32, index: u64, size: u64) -> Hash {
-        if index < size >> level {
-            return self.levels[level as usize][index as usize];
-        }
-        self.edge(index << level, size).unwrap_or(EMPTY_ROOT)
-    }
-
-    /// The root over the leaves from `start`, which is a multiple of a power of two above the rest, up to `size`: of complete subtrees, from
-    /// the smallest, rightmost one. `None` for no leaves.
-    fn edge(&self, start: u64, size: u64) -> Option<Hash> {
-        let (mut end, mut root) = (size, None);
-        while end > start {
-            let level = end.trailing_zeros();
-            let left = self.levels[level as usize][((end >> level) - 1) as usize];
-            root = Some(root.map_or(left, |right| node_hash(&left, &right)));
-            end -= 1 << level;
-        }
-        root
+    fn subtree(&self, level: u32, index: u64) -> Result<Hash, LogError> {
+        let node = self.levels.get(level as usize).and_then(|nodes| nodes.get(usize::try_from(index).ok()?));
+        node.copied().ok_or(LogError::Size { size: index.saturating_add(1) << level, leaves: self.size() })
     }
 }
 
@@ -218,6 +191,11 @@ impl Frontier {
     pub fn head(&self) -> LogHead {
         let root = self.peaks.iter().rev().copied().reduce(|right, left| node_hash(&left, &right));
         LogHead { size: self.size, root: root.unwrap_or(EMPTY_ROOT) }
+    }
+
+    /// Roots of the complete subtrees, one for each bit that is set in the size, the largest first.
+    pub fn peaks(&self) -> &[Hash] {
+        &self.peaks
     }
 
     /// Canonical bytes: the size in 8, then the peaks.

@@ -2,9 +2,11 @@
 //!
 //! - [`core`]: the consensus of one height after another, pure: no clock, no randomness, no disk, no network.
 //! - [`replica`]: the chain around it: which height is next, who has missed one, what is kept.
+//! - [`contents`]: what a header commits to, made, checked and kept: the log of receipts, inclusion lists, the inbox, the chain of hashes.
 //! - [`durable`]: the disk: how far the key has spoken, what was said at this height, final headers.
 //! - [`keys`]: the key file.
 
+pub mod contents;
 pub mod core;
 pub mod durable;
 pub mod keys;

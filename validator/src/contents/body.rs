@@ -1,0 +1,242 @@
+//! What travels beside a header: all that it commits to, and that validators therefore have to see.
+//!
+//! ```text
+//! version 1
+//! inbox     count 2 | L1 height 8, tenant 16, hash 32 …     entries served, in the contract's order
+//! leaves    count 2 | tenant 16, hash 32 …                  as the log goes on, after the inbox's
+//! answers   count 2 | leaf hash 32 …                        ascending, each of a leaf that this header appends
+//! segments  count 2 | hash 32 …                             of the chain of hashes
+//! ```
+//!
+//! Always true: bytes have one reading and one writing, and nothing is longer than its bound. Absent on purpose: payloads, and availability
+//! attestations until the availability work: `da_root` is the root over none (`protocol::log::EMPTY_ROOT`), and any other is invalid.
+
+use std::collections::BTreeSet;
+
+use bpi_protocol::consensus::bytes::{BytesError, Reader, Writer};
+use bpi_protocol::log::{Frontier, leaf_hash};
+
+use super::inbox::{ENTRIES_MAX, InboxEntry};
+use super::leaf::{LEAF_BYTES, Leaf, LeafHash};
+use super::poh::SEGMENTS_MAX;
+
+/// Version of the layout, the first byte.
+const VERSION: u8 = 1;
+/// Leaves of a header, at most, without those of the inbox: 16 384 in a second at four headers.
+pub const LEAVES_MAX: usize = 4_096;
+/// Answers of a header, at most: each leaf may have been asked for.
+pub const ANSWERS_MAX: usize = LEAVES_MAX + ENTRIES_MAX;
+/// Bytes of contents, at most: 420 kB.
+pub const CONTENTS_BYTES_MAX: usize =
+    1 + 4 * 2 + ENTRIES_MAX * (8 + LEAF_BYTES) + LEAVES_MAX * LEAF_BYTES + 32 * (ANSWERS_MAX + SEGMENTS_MAX);
+
+/// What a header commits to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Entries of the inbox that this header serves; their leaves are appended first.
+    pub inbox: Vec<InboxEntry>,
+    /// Leaves that are appended after them.
+    pub leaves: Vec<Leaf>,
+    /// Leaves among both that other validators had asked for, ascending.
+    pub answers: Vec<LeafHash>,
+    /// The ends of the segments of the chain of hashes.
+    pub segments: Vec<[u8; 32]>,
+}
+
+impl Contents {
+    /// Canonical bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Writer::new();
+        out.u8(VERSION).u16(self.inbox.len() as u16);
+        self.inbox.iter().for_each(|entry| entry.write(&mut out));
+        out.u16(self.leaves.len() as u16);
+        self.leaves.iter().for_each(|leaf| leaf.write(&mut out));
+        out.u16(self.answers.len() as u16);
+        for hash in &self.answers {
+            out.bytes(&hash.0);
+        }
+        out.u16(self.segments.len() as u16).bytes(self.segments.as_flattened());
+        out.done()
+    }
+
+    /// Reads canonical bytes.
+    ///
+    /// # Errors
+    /// When they are none, a list is longer than it may be, or the answers do not ascend.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, BytesError> {
+        let mut reader = Reader::new(bytes);
+        match reader.u8()? {
+            VERSION => {}
+            other => return Err(BytesError::Value { field: "version of contents", value: other.into() }),
+        }
+        let inbox = read_list(&mut reader, "inbox", ENTRIES_MAX, InboxEntry::read)?;
+        let leaves = read_list(&mut reader, "leaves", LEAVES_MAX, Leaf::read)?;
+        let answers = read_list(&mut reader, "answers", ANSWERS_MAX, |reader| reader.array().map(LeafHash))?;
+        let segments = read_list(&mut reader, "segments", SEGMENTS_MAX, Reader::array)?;
+        reader.end()?;
+        let contents = Self { inbox, leaves, answers, segments };
+        contents.check_form()?;
+        Ok(contents)
+    }
+
+    /// Checks what reading checks, of contents that were never bytes.
+    ///
+    /// # Errors
+    /// When a list is longer than it may be, or the answers do not ascend.
+    pub fn check_form(&self) -> Result<(), BytesError> {
+        for (field, count, max) in [
+            ("inbox", self.inbox.len(), ENTRIES_MAX),
+            ("leaves", self.leaves.len(), LEAVES_MAX),
+            ("answers", self.answers.len(), ANSWERS_MAX),
+            ("segments", self.segments.len(), SEGMENTS_MAX),
+        ] {
+            if count > max {
+                return Err(BytesError::Count { field, count, max });
+            }
+        }
+        match first_unordered(&self.answers) {
+            Some(at) => Err(BytesError::Value { field: "place of an answer that does not ascend", value: at as u64 }),
+            None => Ok(()),
+        }
+    }
+
+    /// The root that stands in the header for the answers: RFC 9162, section 2.1.1, each leaf hash being a leaf.
+    pub fn answers_root(&self) -> [u8; 32] {
+        let mut tree = Frontier::new();
+        for hash in &self.answers {
+            tree.append(leaf_hash(&hash.0));
+        }
+        tree.head().root
+    }
+
+    /// What the log goes on with: the inbox's leaves but for those that are in the log already or came twice, then the others.
+    ///
+    /// # Errors
+    /// Those of `is_logged`.
+    pub fn appended<E>(
+        &self,
+        mut is_logged: impl FnMut(&LeafHash) -> Result<bool, E>,
+    ) -> Result<Vec<(Leaf, LeafHash)>, E> {
+        let mut forced = BTreeSet::new();
+        let mut out = Vec::with_capacity(self.inbox.len() + self.leaves.len());
+        for entry in &self.inbox {
+            let hash = entry.leaf.leaf_hash();
+            if forced.insert(hash) && !is_logged(&hash)? {
+                out.push((entry.leaf, hash));
+            }
+        }
+        out.extend(self.leaves.iter().map(|leaf| (*leaf, leaf.leaf_hash())));
+        Ok(out)
+    }
+}
+
+/// Takes a list from a reader: its count in two bytes, at most `max`, and so many values.
+pub(super) fn read_list<'a, T>(
+    reader: &mut Reader<'a>,
+    field: &'static str,
+    max: usize,
+    mut read: impl FnMut(&mut Reader<'a>) -> Result<T, BytesError>,
+) -> Result<Vec<T>, BytesError> {
+    let count = reader.count(field, max)?;
+    // Grows with what is there, whatever the count says.
+    (0..count).map(|_| read(reader)).collect()
+}
+
+/// The first place where a list does not ascend.
+pub(super) fn first_unordered<T: Ord>(list: &[T]) -> Option<usize> {
+    list.windows(2).position(|pair| pair[0] >= pair[1]).map(|at| at + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use bpi_protocol::log::EMPTY_ROOT;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::contents::leaf::TenantId;
+
+    fn leaf() -> impl Strategy<Value = Leaf> {
+        (any::<[u8; 16]>(), any::<[u8; 32]>()).prop_map(|(tenant, hash)| Leaf { tenant: TenantId(tenant), hash })
+    }
+
+    fn contents() -> impl Strategy<Value = Contents> {
+        let entry = (any::<u64>(), leaf()).prop_map(|(height, leaf)| InboxEntry { height, leaf });
+        let answers = prop::collection::btree_set(any::<[u8; 32]>().prop_map(LeafHash), 0..9);
+        let segments = prop::collection::vec(any::<[u8; 32]>(), 0..9);
+        let lists = (prop::collection::vec(entry, 0..9), prop::collection::vec(leaf(), 0..9), answers, segments);
+        lists.prop_map(|(inbox, leaves, answers, segments)| Contents {
+            inbox,
+            leaves,
+            answers: answers.into_iter().collect(),
+            segments,
+        })
+    }
+
+    #[test]
+    fn the_longest_contents_are_as_long_as_the_bound_and_read_again() {
+        let leaf = Leaf::default();
+        let mut answers: Vec<_> =
+            (0..ANSWERS_MAX as u32).map(|number| LeafHash(leaf_hash(&number.to_be_bytes()))).collect();
+        answers.sort_unstable();
+        let longest = Contents {
+            inbox: vec![InboxEntry { height: 1, leaf }; ENTRIES_MAX],
+            leaves: vec![leaf; LEAVES_MAX],
+            answers,
+            segments: vec![[7; 32]; SEGMENTS_MAX],
+        };
+        let bytes = longest.to_bytes();
+        assert_eq!((bytes.len(), Contents::from_bytes(&bytes)), (CONTENTS_BYTES_MAX, Ok(longest.clone())));
+        let longer = Contents { leaves: vec![leaf; LEAVES_MAX + 1], ..longest };
+        let error = BytesError::Count { field: "leaves", count: LEAVES_MAX + 1, max: LEAVES_MAX };
+        assert_eq!(Contents::from_bytes(&longer.to_bytes()), Err(error));
+    }
+
+    #[test]
+    fn answers_that_do_not_ascend_are_refused_and_without_any_the_root_is_the_empty_one() {
+        let of = |answers: &[u8]| Contents {
+            answers: answers.iter().map(|byte| LeafHash([*byte; 32])).collect(),
+            ..Contents::default()
+        };
+        assert_eq!(of(&[]).answers_root(), EMPTY_ROOT);
+        for (answers, at) in [(&[1, 1][..], 1), (&[1, 3, 2], 2)] {
+            let error = BytesError::Value { field: "place of an answer that does not ascend", value: at };
+            assert_eq!(Contents::from_bytes(&of(answers).to_bytes()), Err(error));
+        }
+        assert_ne!(of(&[1]).answers_root(), of(&[1, 2]).answers_root());
+    }
+
+    #[test]
+    fn a_forced_leaf_is_appended_once_whoever_forces_it_again() {
+        let [logged, new, usual] = [1, 2, 3].map(|byte| Leaf { tenant: TenantId::default(), hash: [byte; 32] });
+        let entry = |leaf| InboxEntry { height: 1, leaf };
+        let inbox = vec![entry(logged), entry(new), entry(new)];
+        let contents = Contents { inbox, leaves: vec![usual], ..Contents::default() };
+        let appended = contents.appended(|hash| Ok::<_, Infallible>(*hash == logged.leaf_hash())).unwrap();
+        assert_eq!(appended, [(new, new.leaf_hash()), (usual, usual.leaf_hash())]);
+    }
+
+    proptest! {
+        #[test]
+        fn contents_are_read_as_they_were_written_and_not_a_byte_short_or_long(contents in contents()) {
+            let bytes = contents.to_bytes();
+            prop_assert_eq!(Contents::from_bytes(&bytes), Ok(contents));
+            prop_assert!(Contents::from_bytes(&bytes[..bytes.len() - 1]).is_err());
+            prop_assert!(Contents::from_bytes(&[&bytes[..], &[0]].concat()).is_err());
+        }
+
+        #[test]
+        fn bytes_that_a_stranger_has_changed_are_refused_or_are_other_contents(
+            contents in contents(), at in any::<prop::sample::Index>(), by in 1_u8..,
+        ) {
+            let mut bytes = contents.to_bytes();
+            let at = at.index(bytes.len());
+            bytes[at] ^= by;
+            if let Ok(other) = Contents::from_bytes(&bytes) {
+                prop_assert_eq!(other.to_bytes(), bytes);
+                prop_assert_ne!(other, contents);
+            }
+        }
+    }
+}
