@@ -57,13 +57,13 @@ impl fmt::Debug for KeyFingerprint {
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// There is no such file.
-    #[error("there is no validator key at {}; create one first", path.display())]
+    #[error("there is no key at {}; `bpi-validator keygen` makes one", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
     },
     /// A system call failed.
-    #[error("could not {deed} the validator key {}: {source}", path.display())]
+    #[error("could not {deed} the key {}: {source}", path.display())]
     Io {
         /// What was tried.
         deed: &'static str,
@@ -73,13 +73,13 @@ pub enum KeyFileError {
         source: io::Error,
     },
     /// A folder, link, pipe or device.
-    #[error("the validator key {} is not a regular file; name the file itself", path.display())]
+    #[error("the key {} is not a regular file; name the file itself", path.display())]
     NotAFile {
         /// The path.
         path: PathBuf,
     },
     /// Somebody else owns it.
-    #[error("the validator key {} belongs to user {owner}, but this process runs as user {user}; run `chown {user} {}`", path.display(), path.display())]
+    #[error("the key {} belongs to user {owner}, but this process runs as user {user}; run `chown {user} {}`", path.display(), path.display())]
     Owner {
         /// The file.
         path: PathBuf,
@@ -89,7 +89,7 @@ pub enum KeyFileError {
         user: u32,
     },
     /// Somebody else could have read or replaced it.
-    #[error("the validator key {} has mode {mode:04o}, not 0600; run `chmod 600 {}`, and replace the key if anyone may have copied it", path.display(), path.display())]
+    #[error("the key {} has mode {mode:04o}, not 0600; run `chmod 600 {}`, and replace the key if anyone may have copied it", path.display(), path.display())]
     Exposed {
         /// The file.
         path: PathBuf,
@@ -97,7 +97,7 @@ pub enum KeyFileError {
         mode: u32,
     },
     /// No key file.
-    #[error("{} is not a validator key: {reason}; restore it from a copy", path.display())]
+    #[error("{} is not the key that belongs there: {reason}; restore it from a copy", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -231,26 +231,32 @@ impl KeyFile {
     }
 
     fn write_new(&self, path: &Path) -> Result<(), KeyFileError> {
-        let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-            Ok(file) => file,
-            Err(source) if source.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(KeyFileError::Exists { path: path.to_path_buf() });
-            }
-            Err(source) => return Err(failed("create", path)(source)),
-        };
-        if let Err(source) = file.write_all(self.text().as_bytes()).and_then(|()| file.sync_all()) {
-            std::fs::remove_file(path).map_err(failed("remove the half-written file of", path))?;
-            return Err(failed("write", path)(source));
-        }
-        File::open(folder_of(path)).and_then(|folder| folder.sync_all()).map_err(failed("sync the folder of", path))
+        write_private(path, self.text().as_bytes())
     }
+}
+
+/// Writes a new file that only its owner reaches (mode 0600), durable when this returns.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), KeyFileError> {
+    let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(file) => file,
+        Err(source) if source.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(KeyFileError::Exists { path: path.to_path_buf() });
+        }
+        Err(source) => return Err(failed("create", path)(source)),
+    };
+    if let Err(source) = file.write_all(bytes).and_then(|()| file.sync_all()) {
+        std::fs::remove_file(path).map_err(failed("remove the half-written file of", path))?;
+        return Err(failed("write", path)(source));
+    }
+    File::open(folder_of(path)).and_then(|folder| folder.sync_all()).map_err(failed("sync the folder of", path))
 }
 
 fn failed(deed: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyFileError {
     move |source| KeyFileError::Io { deed, path: path.to_path_buf(), source }
 }
 
-fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
+/// Reads a file that only its owner reaches.
+pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
     // O_NONBLOCK: opening a pipe must not wait for its writer; it is refused below.
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
     let file = match opened {

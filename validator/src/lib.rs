@@ -4,10 +4,15 @@
 //! - [`replica`]: the chain around it: which height is next, who has missed one, what is kept.
 //! - [`contents`]: what a header commits to, made, checked and kept: the log of receipts, inclusion lists, the inbox, the chain of hashes.
 //! - [`durable`]: the disk: how far the key has spoken, what was said at this height, final headers.
-//! - [`keys`]: the key file.
+//! - [`keys`], `peer_key`: the key files.
+//! - `node`: everything around that is not pure: configuration, network, API, the loop.
 
 pub mod contents;
 pub mod core;
 pub mod durable;
 pub mod keys;
+#[cfg(feature = "node")]
+pub mod node;
+#[cfg(feature = "node")]
+pub mod peer_key;
 pub mod replica;

@@ -187,7 +187,7 @@ impl Ledger {
             assert!(found >= Some(round), "what was prepared is lost");
         }
         let Some((&last, &seed)) = self.votes.last_key_value() else { return };
-        let mark = durable.watermark().mark();
+        let mark = durable.watermark().unwrap().mark();
         assert!(mark.position >= last, "the watermark went back");
         // What was told cannot be said otherwise, nor anything before it.
         for position in self.votes.keys().rev().take(4) {

@@ -336,8 +336,16 @@ impl<I: Inbox> Application<I> {
     /// [`LedgerError::Head`] for other contents than the header's, and nothing is kept.
     pub fn finalise(&mut self, header: &Header, contents: &Contents) -> Result<(), ContentsError> {
         let appended = self.appended(contents)?;
-        self.ledger.append(&appended, &header.receipts)?;
-        for (_, hash) in &appended {
+        Ok(self.catch_up(header, &appended)?)
+    }
+
+    /// Keeps the leaves of a final header that this node has missed, as [`Application::finalise`] does.
+    ///
+    /// # Errors
+    /// [`LedgerError::Head`] for other leaves than the header's, and nothing is kept.
+    pub fn catch_up(&mut self, header: &Header, appended: &[(Leaf, LeafHash)]) -> Result<(), LedgerError> {
+        self.ledger.append(appended, &header.receipts)?;
+        for (_, hash) in appended {
             self.pool.remove(hash);
             self.lists.remove(hash);
         }

@@ -17,7 +17,7 @@
 //!
 //! Absent on purpose: repair. What is damaged or contradictory is refused, with what to do.
 
-#[cfg(feature = "rocksdb")]
+#[cfg(feature = "node")]
 pub mod headers;
 pub mod log;
 mod record;
@@ -25,11 +25,11 @@ pub mod watermark;
 
 #[cfg(test)]
 mod sample;
-#[cfg(feature = "rocksdb")]
+#[cfg(feature = "node")]
 mod whole;
 
 pub use record::{RECORD_BYTES_MAX, RecordError, position_of};
-#[cfg(feature = "rocksdb")]
+#[cfg(feature = "node")]
 pub use whole::{Durable, DurableError, Found, headers_path, log_path};
 
 use std::path::Path;

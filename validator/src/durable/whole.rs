@@ -7,8 +7,9 @@ use bpi_protocol::consensus::header::Header;
 use bpi_protocol::consensus::ids::{ChainId, Height};
 use bpi_protocol::consensus::seal::Seal;
 
+use super::folder_of;
 use super::headers::{Headers, HeadersError, Kept};
-use super::log::{Log, LogError};
+use super::log::{self, Log, LogError};
 use super::watermark::{Watermark, WatermarkError};
 use crate::core::{Record, Recovered};
 use crate::keys::KeyFingerprint;
@@ -35,6 +36,9 @@ pub enum DurableError {
         /// The last such height.
         through: Height,
     },
+    /// This node has no key here to vote with.
+    #[error("this node observes and keeps no votes")]
+    Observes,
     /// A folder could not be made.
     #[error("could not {deed} {}: {source}", path.display())]
     Io {
@@ -61,8 +65,8 @@ pub struct Found {
 /// A validator's disk.
 #[derive(Debug)]
 pub struct Durable {
-    watermark: Watermark,
-    log: Log,
+    /// `None`: this node observes.
+    votes: Option<(Watermark, Log)>,
     headers: Headers,
     silent_through: Option<Height>,
 }
@@ -96,7 +100,17 @@ impl Durable {
         let tip = *headers.tip();
         let (recovered, torn_slots) = log.recover(tip.height.next(), &mut watermark)?;
         let silent_through = recovered.silent_through;
-        Ok((Self { watermark, log, headers, silent_through }, Found { tip, recovered, torn_slots }))
+        Ok((Self { votes: Some((watermark, log)), headers, silent_through }, Found { tip, recovered, torn_slots }))
+    }
+
+    /// Opens a data directory for a node that votes on nothing.
+    ///
+    /// # Errors
+    /// [`DurableError::Headers`] for what is missing, held by another process, damaged or of another chain.
+    pub fn open_to_observe(data_dir: &Path, chain: ChainId) -> Result<(Self, Found), DurableError> {
+        let headers = Headers::open(&headers_path(data_dir), chain)?;
+        let found = Found { tip: *headers.tip(), recovered: Recovered::default(), torn_slots: 0 };
+        Ok((Self { votes: None, headers, silent_through: None }, found))
     }
 
     /// The last height at which nothing is signed, because something is forgotten. `None`: nothing is.
@@ -126,13 +140,14 @@ impl Durable {
         if let Some(through) = self.silent_through.filter(|through| last.height() <= *through) {
             return Err(DurableError::Forgetful { height: last.height(), through });
         }
-        let Some(mark) = log::mark_of(last) else { return Ok(self.log.append(records)?) };
-        if self.watermark.allows(mark)? {
-            self.log.append(records)?;
-            self.watermark.advance(mark.position, mark.digest)?;
+        let Some((watermark, log)) = &mut self.votes else { return Err(DurableError::Observes) };
+        let Some(mark) = log::mark_of(last) else { return Ok(log.append(records)?) };
+        if watermark.allows(mark)? {
+            log.append(records)?;
+            watermark.advance(mark.position, mark.digest)?;
         } else {
             // Said before, and in the log.
-            self.log.append(&records[..records.len() - 1])?;
+            log.append(&records[..records.len() - 1])?;
         }
         Ok(())
     }
@@ -143,7 +158,9 @@ impl Durable {
     /// [`DurableError::Headers`].
     pub fn append(&mut self, header: &Header, seal: &Seal) -> Result<(), DurableError> {
         self.headers.append(header, seal)?;
-        self.log.begin_height(header.height.next());
+        if let Some((_, log)) = &mut self.votes {
+            log.begin_height(header.height.next());
+        }
         Ok(())
     }
 
@@ -165,9 +182,9 @@ impl Durable {
         &self.headers
     }
 
-    /// How far the key has spoken.
-    pub fn watermark(&self) -> &Watermark {
-        &self.watermark
+    /// How far the key has spoken. `None`: this node observes.
+    pub fn watermark(&self) -> Option<&Watermark> {
+        self.votes.as_ref().map(|(watermark, _)| watermark)
     }
 }
 

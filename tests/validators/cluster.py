@@ -1,0 +1,157 @@
+"""Validators as processes of this machine: their folders, keys and genesis, and what they say of themselves."""
+import dataclasses
+import http.client
+import json
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import time
+
+# How long a node may take to stop when it is asked to.
+STOP_S = 10
+
+
+class ClusterError(Exception):
+    """A node that cannot be set up or started, or ends by itself."""
+
+
+def free_ports(count):
+    """Ports of loopback that nobody listens at now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@dataclasses.dataclass
+class Node:
+    """One validator."""
+    folder: pathlib.Path
+    config: pathlib.Path
+    api: int
+    process: subprocess.Popen = None
+
+    @property
+    def log(self):
+        return self.folder / "log"
+
+
+class Cluster:
+    """So many validators that know each other, none of them running yet."""
+
+    def __init__(self, program, folder, count, block_ms=250, round_ms=1000, log_level="info"):
+        self.program = str(program)
+        self.folder = pathlib.Path(folder)
+        ports = free_ports(2 * count)
+        self.nodes = []
+        members = []
+        for number in range(count):
+            node_folder = self.folder / f"v{number}"
+            node_folder.mkdir(parents=True)
+            config = node_folder / "validator.toml"
+            config.write_text(
+                f'genesis = "../genesis.toml"\nkey_file = "validator.key"\npeer_key_file = "peer.key"\ndata_dir = "data"\n'
+                f'listen = "127.0.0.1:{ports[2 * number]}"\napi = "127.0.0.1:{ports[2 * number + 1]}"\nlog_level = "{log_level}"\n'
+                f"[timing]\nblock_ms = {block_ms}\nround_ms = {round_ms}\n")
+            self.nodes.append(Node(node_folder, config, ports[2 * number + 1]))
+            member = node_folder / "member.toml"
+            region = f"r{number % 3}"
+            member.write_text(self.say(config, "keygen", "--address", f"127.0.0.1:{ports[2 * number]}", "--region", region))
+            members.append(str(member))
+        (self.folder / "genesis.toml").write_text(self.say(None, "genesis", "--name", "loopback", *members))
+        for node in self.nodes:
+            self.say(node.config, "init")
+
+    def say(self, config, *words):
+        """What a subcommand prints."""
+        command = [self.program, *(["--config", str(config)] if config else []), *words]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        if done.returncode != 0:
+            raise ClusterError(f"{' '.join(words)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def start(self, number):
+        node = self.nodes[number]
+        with node.log.open("ab") as log:
+            node.process = subprocess.Popen([self.program, "--config", str(node.config), "run"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def start_all(self):
+        for number in range(len(self.nodes)):
+            self.start(number)
+
+    def kill(self, number):
+        """kill -9, and waits for its end."""
+        self.nodes[number].process.send_signal(signal.SIGKILL)
+        self.nodes[number].process.wait()
+
+    def stop_all(self):
+        """Asks all to stop, and gives their exit statuses."""
+        running = [node for node in self.nodes if node.process and node.process.poll() is None]
+        for node in running:
+            node.process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + STOP_S
+        for node in running:
+            try:
+                node.process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                node.process.kill()
+                node.process.wait()
+        return [node.process.returncode if node.process else None for node in self.nodes]
+
+    def check_running(self):
+        for number, node in enumerate(self.nodes):
+            if node.process and node.process.poll() is not None:
+                tail = node.log.read_text(errors="replace").splitlines()[-3:]
+                raise ClusterError(f"validator {number} ended with {node.process.returncode}: {' / '.join(tail)}")
+
+    def ask(self, number, path, body=None, patience_s=5):
+        """(status, text) of a request to a node's API; None while nobody answers."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.nodes[number].api, timeout=patience_s)
+        try:
+            headers = {"content-type": "application/json"} if body else {}
+            connection.request("POST" if body else "GET", path, json.dumps(body) if body else None, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+
+    def status(self, number):
+        answer = self.ask(number, "/v1/status")
+        return json.loads(answer[1]) if answer and answer[0] == 200 else None
+
+    def heights(self):
+        """The last final height of each node, None for one that does not answer."""
+        said = [self.status(number) for number in range(len(self.nodes))]
+        return [status["height"] if status else None for status in said]
+
+    def wait_for_height(self, height, patience_s, which=None):
+        """Waits until all (or these) nodes have this height, and says how long that took."""
+        began = time.monotonic()
+        waiting = list(which if which is not None else range(len(self.nodes)))
+        while waiting:
+            self.check_running()
+            status = self.status(waiting[0])
+            if status and status["height"] >= height:
+                waiting.pop(0)
+                continue
+            if time.monotonic() - began > patience_s:
+                raise ClusterError(f"after {patience_s} s validators {waiting} have not height {height}: {self.heights()}")
+            time.sleep(0.02)
+        return time.monotonic() - began
+
+    def metrics(self, number):
+        """{name: value} of a node's figures, names with their labels."""
+        answer = self.ask(number, "/metrics")
+        if not answer:
+            raise ClusterError(f"validator {number} gives no metrics")
+        return {name: float(value) for name, value in re.findall(r"^(\S+) (\S+)$", answer[1], re.M) if not name.startswith("#")}
+
+    def final(self, number):
+        """{height: digest} of the headers that a node that does not run has kept."""
+        lines = self.say(self.nodes[number].config, "headers", "list").splitlines()
+        return {int(height): digest for height, digest, *_ in map(str.split, lines)}

@@ -1,0 +1,41 @@
+//! `bpi-validator genesis`: the file that a chain starts from.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bpi_validator::node::genesis::{Genesis, Member};
+use bpi_validator::node::now_ms;
+use clap::Args;
+
+use crate::failure::Failure;
+use crate::output::print;
+
+/// Print a genesis of these validators
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// What people call the chain
+    #[arg(long)]
+    name: String,
+    /// When it begins, in ms since 1970 [default: now]
+    #[arg(long, value_name = "MS")]
+    time_ms: Option<u64>,
+    /// What `bpi-validator keygen` has printed for each validator, in the order of their votes
+    #[arg(required = true)]
+    members: Vec<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let members = arguments.members.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
+    let time_ms = arguments.time_ms.unwrap_or_else(now_ms);
+    let text = Genesis::text(&arguments.name, time_ms, members)
+        .map_err(|error| Failure::Stdout { source: std::io::Error::other(error) })?;
+    // It is read as a node will read it: what is printed can be used.
+    Genesis::parse(Path::new("(to be printed)"), &text)?;
+    print(&text)
+}
+
+fn read(path: &Path) -> Result<Member, Failure> {
+    let wrong = |reason: String| Failure::Member { path: path.to_path_buf(), reason };
+    let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    toml::from_str(&text).map_err(|error| wrong(error.to_string().trim_end().to_owned()))
+}

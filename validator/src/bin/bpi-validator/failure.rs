@@ -1,0 +1,67 @@
+//! Every way a subcommand can fail, each with its code in docs/errors.md and its exit status.
+
+use std::io;
+use std::path::PathBuf;
+
+use bpi_validator::durable::DurableError;
+use bpi_validator::durable::headers::HeadersError;
+use bpi_validator::durable::watermark::WatermarkError;
+use bpi_validator::keys::KeyFileError;
+use bpi_validator::node::config::ConfigError;
+use bpi_validator::node::genesis::GenesisError;
+use bpi_validator::node::run::RunError;
+
+/// What went wrong, in one sentence with its remedy.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Genesis(#[from] GenesisError),
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    #[error(transparent)]
+    Watermark(#[from] WatermarkError),
+    #[error(transparent)]
+    Durable(#[from] DurableError),
+    #[error(transparent)]
+    Headers(#[from] HeadersError),
+    #[error(transparent)]
+    Run(#[from] RunError),
+    #[error("{} names no validator: {reason}; `bpi-validator keygen` prints one", path.display())]
+    Member { path: PathBuf, reason: String },
+    #[error("height {height} is not final here; the last one that is is {tip}")]
+    NotFinal { height: u64, tip: u64 },
+    #[error("no node answers at {address}: {reason}; is it running, and is `api` its address?")]
+    NoAnswer { address: String, reason: String },
+    #[error("could not write to standard output: {source}")]
+    Stdout { source: io::Error },
+}
+
+impl Failure {
+    /// The code under which docs/errors.md explains it.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Config(_) => "BV0101",
+            Self::Genesis(_) => "BV0102",
+            Self::Member { .. } => "BV0103",
+            Self::Key(_) => "BV0201",
+            Self::Watermark(_) => "BV0301",
+            Self::Durable(_) => "BV0302",
+            Self::Headers(_) => "BV0303",
+            Self::NotFinal { .. } => "BV0304",
+            Self::Run(error) => error.code(),
+            Self::NoAnswer { .. } => "BV0501",
+            Self::Stdout { .. } => "BV0502",
+        }
+    }
+
+    /// Its exit status.
+    pub(crate) fn status(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Genesis(_) | Self::Member { .. } | Self::Key(_) => 2,
+            Self::Run(error) if error.is_misuse() => 2,
+            _ => 1,
+        }
+    }
+}

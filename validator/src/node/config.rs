@@ -1,0 +1,295 @@
+//! The one configuration file of a node: TOML in which an unknown field is refused, and every field but `genesis` has a default.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::timing::Timing;
+
+/// Environment variable that names the file.
+pub const CONFIG_VARIABLE: &str = "BPI_VALIDATOR_CONFIG";
+/// The file that is read when nothing else was asked for.
+pub const CONFIG_FILE: &str = "/etc/bpi/validator.toml";
+/// Longest configuration file in bytes.
+const FILE_BYTES_MAX: u64 = 256 * 1024;
+/// What `log_level` may be.
+const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+/// Peers beyond the validators, at most.
+const OBSERVERS_MAX: usize = 64;
+/// Bounds of a block's time and of a round's, in ms.
+const BLOCK_MS: std::ops::RangeInclusive<u64> = 20..=60_000;
+const ROUND_MS: std::ops::RangeInclusive<u64> = 100..=600_000;
+const DOUBLINGS_MAX: u32 = 16;
+/// Bounds of what waits.
+const LEAVES: std::ops::RangeInclusive<usize> = 1..=1_000_000;
+
+/// How a node runs here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What the chain starts from, the same file at every node.
+    pub genesis: PathBuf,
+    /// The key that votes, mode 0600; its watermark is beside it. A node without one observes.
+    #[serde(default = "defaults::key_file")]
+    pub key_file: PathBuf,
+    /// The key that peers know this node by, mode 0600.
+    #[serde(default = "defaults::peer_key_file")]
+    pub peer_key_file: PathBuf,
+    /// Headers, votes and the log of receipts.
+    #[serde(default = "defaults::data_dir")]
+    pub data_dir: PathBuf,
+    /// Where peers connect to.
+    #[serde(default = "defaults::listen")]
+    pub listen: SocketAddr,
+    /// Where leaves are taken, proofs, metrics and health are given: for this host or a private network, it has no lock of its own.
+    #[serde(default = "defaults::api")]
+    pub api: SocketAddr,
+    /// `off`, `error`, `warn`, `info`, `debug` or `trace`.
+    #[serde(default = "defaults::log_level")]
+    pub log_level: String,
+    /// Follow the chain and vote on nothing, whatever keys there are.
+    #[serde(default)]
+    pub observe: bool,
+    /// Lengths of blocks and rounds.
+    #[serde(default)]
+    pub timing: TimingConfig,
+    /// What may wait for a header.
+    #[serde(default)]
+    pub mempool: MempoolConfig,
+    /// Where validators listen, by peer key in hex, when the genesis does not say or is wrong.
+    #[serde(default)]
+    pub addresses: BTreeMap<String, String>,
+    /// A file of the first layer's blocks, a line of JSON each, that the force-inclusion inbox is read from. Without one it is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inbox_file: Option<PathBuf>,
+    /// Peer keys in hex of nodes that follow this one without voting.
+    #[serde(default)]
+    pub observers: Vec<String>,
+}
+
+/// Lengths in ms; the same at every node, or rounds do not meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TimingConfig {
+    /// From a header's time to the next height.
+    pub block_ms: u64,
+    /// Of the first round.
+    pub round_ms: u64,
+    /// How often it is doubled, at most.
+    pub doublings: u32,
+}
+
+impl Default for TimingConfig {
+    fn default() -> Self {
+        Self { block_ms: 250, round_ms: 1000, doublings: 5 }
+    }
+}
+
+impl From<TimingConfig> for Timing {
+    fn from(config: TimingConfig) -> Self {
+        Self { block_ms: config.block_ms, round_ms: config.round_ms, doublings_max: config.doublings }
+    }
+}
+
+/// Bounds of the pool of leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MempoolConfig {
+    /// Leaves in all.
+    pub leaves: usize,
+    /// Leaves of one tenant.
+    pub leaves_per_tenant: usize,
+}
+
+impl Default for MempoolConfig {
+    fn default() -> Self {
+        Self { leaves: 65_536, leaves_per_tenant: 8_192 }
+    }
+}
+
+mod defaults {
+    use super::{PathBuf, SocketAddr};
+
+    pub fn key_file() -> PathBuf {
+        "/etc/bpi/validator.key".into()
+    }
+    pub fn peer_key_file() -> PathBuf {
+        "/etc/bpi/peer.key".into()
+    }
+    pub fn data_dir() -> PathBuf {
+        "/var/lib/bpi/validator".into()
+    }
+    pub fn listen() -> SocketAddr {
+        SocketAddr::from(([0, 0, 0, 0], 7600))
+    }
+    pub fn api() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 7680))
+    }
+    pub fn log_level() -> String {
+        "info".to_owned()
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("could not read the configuration {}: {source}; name another with --config or {CONFIG_VARIABLE}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// Longer than any configuration is.
+    #[error("the configuration {} is longer than {FILE_BYTES_MAX} bytes; it is none of a validator", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not TOML, or a field that does not exist or has the wrong type.
+    #[error("the configuration {} is malformed: {reason}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What the parser said: line, column, field.
+        reason: String,
+    },
+    /// A field with a value that cannot work.
+    #[error("{field} = {value} in the configuration {} is refused: {reason}", path.display())]
+    Field {
+        /// The file.
+        path: PathBuf,
+        /// Name of the field.
+        field: &'static str,
+        /// The refused value.
+        value: String,
+        /// What it has to be.
+        reason: &'static str,
+    },
+}
+
+impl Config {
+    /// Reads and checks a file. Relative paths in it count from its folder.
+    ///
+    /// # Errors
+    /// [`ConfigError`], which names file and field.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let failed = |source| ConfigError::Read { path: path.to_path_buf(), source };
+        let mut text = String::new();
+        let file = std::fs::File::open(path).map_err(failed)?;
+        if file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)? as u64 > FILE_BYTES_MAX {
+            return Err(ConfigError::TooLong { path: path.to_path_buf() });
+        }
+        Self::parse(path, &text)
+    }
+
+    /// Reads and checks the text of a file.
+    ///
+    /// # Errors
+    /// [`ConfigError::Malformed`] and [`ConfigError::Field`].
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let mut config: Self = toml::from_str(text).map_err(|error| ConfigError::Malformed {
+            path: path.to_path_buf(),
+            reason: error.to_string().trim_end().to_owned(),
+        })?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        for file in [&mut config.genesis, &mut config.key_file, &mut config.peer_key_file, &mut config.data_dir] {
+            *file = folder.join(&*file);
+        }
+        config.inbox_file = config.inbox_file.map(|file| folder.join(file));
+        match config.fault() {
+            Some((field, value, reason)) => Err(ConfigError::Field { path: path.to_path_buf(), field, value, reason }),
+            None => Ok(config),
+        }
+    }
+
+    /// The first field that cannot work: its name, its value, what it has to be.
+    fn fault(&self) -> Option<(&'static str, String, &'static str)> {
+        let Self { timing, mempool, .. } = self;
+        let is_key = |text: &String| text.len() == 64 && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+        let key = "a peer key is 64 lower-case hexadecimal digits";
+        [
+            (
+                LOG_LEVELS.contains(&self.log_level.as_str()),
+                "log_level",
+                self.log_level.clone(),
+                "it has to be off, error, warn, info, debug or trace",
+            ),
+            (
+                BLOCK_MS.contains(&timing.block_ms),
+                "timing.block_ms",
+                timing.block_ms.to_string(),
+                "it has to be 20 to 60000",
+            ),
+            (
+                ROUND_MS.contains(&timing.round_ms),
+                "timing.round_ms",
+                timing.round_ms.to_string(),
+                "it has to be 100 to 600000",
+            ),
+            (
+                timing.doublings <= DOUBLINGS_MAX,
+                "timing.doublings",
+                timing.doublings.to_string(),
+                "it has to be 16 or less",
+            ),
+            (
+                LEAVES.contains(&mempool.leaves),
+                "mempool.leaves",
+                mempool.leaves.to_string(),
+                "it has to be 1 to 1000000",
+            ),
+            (
+                (1..=mempool.leaves).contains(&mempool.leaves_per_tenant),
+                "mempool.leaves_per_tenant",
+                mempool.leaves_per_tenant.to_string(),
+                "it has to be 1 to mempool.leaves",
+            ),
+            (self.observers.len() <= OBSERVERS_MAX, "observers", self.observers.len().to_string(), "64 are the most"),
+            (self.observers.iter().all(is_key), "observers", format!("{:?}", self.observers), key),
+            (self.addresses.keys().all(is_key), "addresses", format!("{:?}", self.addresses), key),
+        ]
+        .into_iter()
+        .find(|(fine, ..)| !fine)
+        .map(|(_, field, value, reason)| (field, value, reason))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn one_field_is_enough_and_paths_count_from_the_files_folder() {
+        let config = Config::parse(Path::new("/site/validator.toml"), "genesis = \"genesis.toml\"").unwrap();
+        assert_eq!(config.genesis, Path::new("/site/genesis.toml"));
+        assert_eq!(config.data_dir, Path::new("/var/lib/bpi/validator"));
+        assert_eq!(config.timing, TimingConfig { block_ms: 250, round_ms: 1000, doublings: 5 });
+        let printed = toml::to_string(&config).unwrap();
+        assert_eq!(Config::parse(Path::new("/elsewhere/x"), &printed).unwrap(), config, "what is printed can be read");
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_by_name() {
+        for (text, wanted) in [
+            ("", "missing field `genesis`"),
+            ("genesis = \"g\"\nblock_ms = 3", "unknown field `block_ms`"),
+            ("genesis = \"g\"\nlog_level = \"loud\"", "log_level = loud"),
+            ("genesis = \"g\"\n[timing]\nblock_ms = 1", "timing.block_ms = 1"),
+            ("genesis = \"g\"\n[timing]\nround_ms = 1", "timing.round_ms = 1"),
+            ("genesis = \"g\"\n[timing]\ndoublings = 17", "timing.doublings = 17"),
+            ("genesis = \"g\"\n[mempool]\nleaves = 0", "mempool.leaves = 0"),
+            ("genesis = \"g\"\n[mempool]\nleaves = 5", "mempool.leaves_per_tenant = 8192"),
+            ("genesis = \"g\"\nobservers = [\"AB\"]", "observers"),
+            ("genesis = \"g\"\n[addresses]\nab = \"x:1\"", "addresses"),
+        ] {
+            let said = Config::parse(Path::new("/c"), text).unwrap_err().to_string();
+            assert!(said.contains(wanted), "{text:?} gave {said:?}");
+        }
+    }
+}

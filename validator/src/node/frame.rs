@@ -1,0 +1,164 @@
+//! What nodes send each other, and its bytes on a stream.
+//!
+//! ```text
+//! length 4 (of what follows) | kind 1 | body
+//! ```
+
+use std::sync::Arc;
+
+use bpi_protocol::consensus::bytes::{BytesError, Reader, Writer};
+use bpi_protocol::consensus::ids::HeaderDigest;
+use bpi_protocol::consensus::message::{MESSAGE_BYTES_MAX, Message};
+
+use crate::contents::body::{CONTENTS_BYTES_MAX, Contents};
+use crate::contents::leaf::{LEAF_BYTES, Leaf};
+use crate::contents::lists::List;
+
+/// Bytes of the length before a frame.
+pub const LENGTH_BYTES: usize = 4;
+/// Leaves of one frame, at most.
+pub const LEAVES_MAX: usize = 1024;
+/// Longest frame without its length.
+pub const FRAME_BYTES_MAX: usize = {
+    let contents = 1 + 32 + CONTENTS_BYTES_MAX;
+    let leaves = 1 + 8 + 2 + LEAVES_MAX * LEAF_BYTES;
+    let (message, larger) = (1 + MESSAGE_BYTES_MAX, if contents > leaves { contents } else { leaves });
+    if larger > message { larger } else { message }
+};
+
+/// One frame.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Frame {
+    /// Of consensus.
+    Consensus(Message),
+    /// What a header commits to.
+    Contents {
+        /// Which header.
+        digest: HeaderDigest,
+        /// What.
+        contents: Arc<Contents>,
+    },
+    /// "I need what this header commits to."
+    ContentsWanted {
+        /// Which header.
+        digest: HeaderDigest,
+    },
+    /// Leaves that wait for a header.
+    Waiting(Vec<Leaf>),
+    /// Leaves that the sender has seen for long and wants in the next header.
+    List(List),
+    /// "I need the leaves of the log from here on."
+    LogWanted {
+        /// Index of the first.
+        from: u64,
+    },
+    /// The answer to that.
+    Log {
+        /// Index of the first.
+        from: u64,
+        /// Some of them, in order.
+        leaves: Vec<Leaf>,
+    },
+}
+
+impl Frame {
+    /// For counters.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Consensus(message) => message.name(),
+            Self::Contents { .. } => "contents",
+            Self::ContentsWanted { .. } => "contents-wanted",
+            Self::Waiting(_) => "waiting",
+            Self::List(_) => "list",
+            Self::LogWanted { .. } => "log-wanted",
+            Self::Log { .. } => "log",
+        }
+    }
+
+    /// As it goes over a stream, length and all.
+    pub fn to_wire(&self) -> Arc<[u8]> {
+        let mut out = Writer::new();
+        match self {
+            Self::Consensus(message) => out.u8(0).bytes(&message.to_bytes()),
+            Self::Contents { digest, contents } => out.u8(1).bytes(&digest.0).bytes(&contents.to_bytes()),
+            Self::ContentsWanted { digest } => out.u8(2).bytes(&digest.0),
+            Self::Waiting(leaves) => write_leaves(out.u8(3), leaves),
+            Self::List(list) => out.u8(4).bytes(&list.to_bytes()),
+            Self::LogWanted { from } => out.u8(5).u64(*from),
+            Self::Log { from, leaves } => write_leaves(out.u8(6).u64(*from), leaves),
+        };
+        let body = out.done();
+        let mut wire = Vec::with_capacity(LENGTH_BYTES + body.len());
+        wire.extend_from_slice(&(body.len() as u32).to_be_bytes());
+        wire.extend_from_slice(&body);
+        wire.into()
+    }
+
+    /// Reads a frame without its length.
+    ///
+    /// # Errors
+    /// [`BytesError`] for what is none.
+    pub fn from_body(bytes: &[u8]) -> Result<Self, BytesError> {
+        let mut reader = Reader::new(bytes);
+        let frame = match reader.u8()? {
+            0 => return Message::from_bytes(&bytes[1..]).map(Self::Consensus),
+            1 => {
+                let digest = HeaderDigest(reader.array()?);
+                let contents = Arc::new(Contents::from_bytes(&bytes[33..])?);
+                return Ok(Self::Contents { digest, contents });
+            }
+            2 => Self::ContentsWanted { digest: HeaderDigest(reader.array()?) },
+            3 => Self::Waiting(read_leaves(&mut reader)?),
+            4 => return List::from_bytes(&bytes[1..]).map(Self::List),
+            5 => Self::LogWanted { from: reader.u64()? },
+            6 => Self::Log { from: reader.u64()?, leaves: read_leaves(&mut reader)? },
+            other => return Err(BytesError::Value { field: "kind of a frame", value: other.into() }),
+        };
+        reader.end()?;
+        Ok(frame)
+    }
+}
+
+fn write_leaves<'a>(out: &'a mut Writer, leaves: &[Leaf]) -> &'a mut Writer {
+    out.u16(leaves.len() as u16);
+    leaves.iter().for_each(|leaf| leaf.write(out));
+    out
+}
+
+fn read_leaves(reader: &mut Reader<'_>) -> Result<Vec<Leaf>, BytesError> {
+    let count = reader.count("leaves of a frame", LEAVES_MAX)?;
+    (0..count).map(|_| Leaf::read(reader)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use bpi_protocol::consensus::ids::Height;
+    use bpi_protocol::consensus::message::Body;
+
+    use super::*;
+
+    #[test]
+    fn frames_are_read_as_they_were_written_and_not_a_byte_short_or_long() {
+        let digest = HeaderDigest([7; 32]);
+        let leaves = vec![Leaf { hash: [1; 32], ..Leaf::default() }, Leaf { hash: [2; 32], ..Leaf::default() }];
+        let frames = [
+            Frame::Consensus(Message { height: Height(3), body: Body::Status }),
+            Frame::Contents { digest, contents: Arc::new(Contents { leaves: leaves.clone(), ..Contents::default() }) },
+            Frame::ContentsWanted { digest },
+            Frame::Waiting(leaves.clone()),
+            Frame::List(List { height: Height(9), leaves: leaves.clone() }),
+            Frame::LogWanted { from: 5 },
+            Frame::Log { from: 5, leaves },
+        ];
+        for frame in frames {
+            let wire = frame.to_wire();
+            let body = &wire[LENGTH_BYTES..];
+            assert_eq!(wire[..LENGTH_BYTES], (body.len() as u32).to_be_bytes());
+            assert!(body.len() <= FRAME_BYTES_MAX);
+            assert_eq!(Frame::from_body(body), Ok(frame.clone()), "{}", frame.name());
+            assert!(Frame::from_body(&body[..body.len() - 1]).is_err(), "{}", frame.name());
+            assert!(Frame::from_body(&[body, &[0]].concat()).is_err(), "{}", frame.name());
+        }
+        assert!(Frame::from_body(&[]).is_err() && Frame::from_body(&[99]).is_err());
+    }
+}

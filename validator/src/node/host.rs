@@ -1,0 +1,627 @@
+//! The one thread that owns a node's state: it hears events and questions, steps the replica, and carries out what comes of it, in order.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bpi_protocol::consensus::equivocation::Equivocation;
+use bpi_protocol::consensus::header::{Header, Seed};
+use bpi_protocol::consensus::ids::{HeaderDigest, Height, Round, TimeMs, ValidatorIndex};
+use bpi_protocol::consensus::message::{Body, Final, Message};
+use bpi_protocol::consensus::seal::Seal;
+use bpi_protocol::consensus::validators::Signers;
+use tokio::sync::{mpsc, watch};
+
+use super::api::Ask;
+use super::frame::{self, Frame};
+use super::genesis::Genesis;
+use super::inbox_source::InboxSource;
+use super::metrics::Metrics;
+use super::network::{Event, Events, Network};
+use super::now_ms;
+use super::schedule::{Plan, Timed};
+use super::ticking::Ticking;
+use crate::contents::application::{AdmitError, Application, ContentsError};
+use crate::contents::body::Contents;
+use crate::contents::leaf::{Leaf, LeafHash};
+use crate::contents::ledger::LedgerError;
+use crate::contents::poh::Ticker;
+use crate::core::{Core, Effect, Input, Peer};
+use crate::durable::{Durable, DurableError, Found};
+use crate::peer_key::PeerKey;
+use crate::replica::{Act, Replica};
+
+mod answers;
+
+/// How far ahead of this clock a header may be, in ms.
+const DRIFT_MS: u64 = 1_000;
+/// Contents of headers that may become final, at most.
+const CONTENTS_MAX: usize = 8;
+/// How long an answer is waited for before another peer is asked, in ms.
+const PATIENCE_MS: u64 = 300;
+/// Heights stand still after this long without a new one, in ms.
+const STILL_MS: u64 = 10_000;
+/// Events that are looked at between two looks at the clock.
+const EVENTS_AT_ONCE: usize = 64;
+/// Proofs of equivocation that are kept, at most: one is enough to be heard.
+const EVIDENCE_MAX: usize = 1_000;
+/// Leaves that are fetched ahead of the header that they belong to, at most.
+const FETCHED_MAX: usize = 16 * frame::LEAVES_MAX;
+
+/// Why a node cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// A final header cannot be kept.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
+    /// What it commits to cannot be kept.
+    #[error(transparent)]
+    Contents(#[from] ContentsError),
+    /// The thread of the chain of hashes.
+    #[error("could not start a thread: {0}")]
+    Thread(io::Error),
+}
+
+/// What a node is made of.
+pub struct Parts<N> {
+    /// What the chain starts from.
+    pub genesis: Arc<Genesis>,
+    /// Who votes when.
+    pub plan: Plan,
+    /// The disk.
+    pub durable: Durable,
+    /// What the disk said.
+    pub found: Found,
+    /// What headers commit to.
+    pub contents: Application<InboxSource>,
+    /// The rules of consensus.
+    pub core: Core<Timed>,
+    /// The peers.
+    pub network: N,
+    /// The key of each peer, by number.
+    pub peers: Vec<[u8; 32]>,
+    /// Signs checkpoints.
+    pub peer_key: PeerKey,
+    /// Where proofs of equivocation go.
+    pub evidence: PathBuf,
+    /// The figures.
+    pub metrics: Arc<Metrics>,
+}
+
+/// A moment of a height and a round.
+type Due = (Height, Round, u64);
+
+/// A node that runs.
+pub struct Host<N> {
+    genesis: Arc<Genesis>,
+    plan: Plan,
+    durable: Durable,
+    contents: Application<InboxSource>,
+    replica: Replica<Timed>,
+    ticking: Ticking,
+    network: N,
+    peers: Vec<[u8; 32]>,
+    peer_key: PeerKey,
+    evidence: PathBuf,
+    metrics: Arc<Metrics>,
+    timer: Option<Due>,
+    proposal: Option<Due>,
+    /// Headers whose contents have not come.
+    open: BTreeMap<HeaderDigest, Header>,
+    /// Contents that fit their headers, the newest last.
+    judged: VecDeque<(HeaderDigest, Arc<Contents>)>,
+    /// The last contents that each peer has sent for a header not known yet.
+    early: BTreeMap<Peer, (HeaderDigest, Arc<Contents>)>,
+    /// When what is missing is asked for again.
+    ask_again_ms: u64,
+    /// The last header whose leaves the log has.
+    logged: Header,
+    /// Leaves after it that peers have sent, and by whom the last were.
+    fetched: (VecDeque<Leaf>, Option<Peer>),
+    /// When the last height became final here.
+    moved_ms: u64,
+    round: Round,
+    /// Why nothing is signed any more.
+    trouble: Option<String>,
+    /// Inputs that come of acts.
+    inputs: VecDeque<Input>,
+}
+
+impl<N: Network> Host<N> {
+    /// Goes on where the disk ends.
+    ///
+    /// # Errors
+    /// [`HostError`] when something that should have been final cannot be kept.
+    pub fn start(parts: Parts<N>) -> Result<Self, HostError> {
+        let Parts { genesis, plan, durable, found, contents, core, network, peers, peer_key, evidence, metrics } =
+            parts;
+        let now = now_ms();
+        if found.torn_slots > 0 {
+            tracing::warn!(slots = found.torn_slots, "an unfinished write at the end of the log of votes was cut off");
+        }
+        if let Some(through) = found.recovered.silent_through {
+            tracing::warn!(%through, "the key has said what this node does not know of: nothing is signed up to this height");
+        }
+        let ticking = Ticking::start(genesis.rules.rate()).map_err(HostError::Thread)?;
+        let tip = found.tip;
+        let (replica, acts) = Replica::start(core, Box::new(plan.clone()), tip, found.recovered, now);
+        let mut host = Self {
+            genesis,
+            plan,
+            durable,
+            contents,
+            replica,
+            ticking,
+            network,
+            peers,
+            peer_key,
+            evidence,
+            metrics,
+            timer: None,
+            proposal: None,
+            open: BTreeMap::new(),
+            judged: VecDeque::new(),
+            early: BTreeMap::new(),
+            ask_again_ms: 0,
+            logged: tip,
+            fetched: (VecDeque::new(), None),
+            moved_ms: now,
+            round: Round::default(),
+            trouble: None,
+            inputs: VecDeque::new(),
+        };
+        host.find_logged()?;
+        host.show_tip();
+        host.carry_out(acts)?;
+        host.settle()?;
+        tracing::info!(height = %tip.height, chain = %host.genesis.chain, "started");
+        Ok(host)
+    }
+
+    /// Runs until `stop` says so, or something that is final cannot be kept.
+    ///
+    /// # Errors
+    /// [`HostError`].
+    pub async fn run(
+        mut self,
+        mut events: Events,
+        mut asks: mpsc::Receiver<Ask>,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), HostError> {
+        loop {
+            let pause = Duration::from_millis(self.due_ms().saturating_sub(now_ms()));
+            tokio::select! {
+                stopped = stop.wait_for(|stop| *stop) => {
+                    drop(stopped);
+                    tracing::info!(height = %self.replica.tip().height, "stopped");
+                    return Ok(());
+                }
+                event = events.recv() => {
+                    let Some(event) = event else { return Ok(()) };
+                    self.hear(event)?;
+                    for _ in 1..EVENTS_AT_ONCE {
+                        let Ok(event) = events.try_recv() else { break };
+                        self.hear(event)?;
+                    }
+                }
+                Some(ask) = asks.recv() => self.answer(ask),
+                () = tokio::time::sleep(pause) => {}
+            }
+            self.tick()?;
+        }
+    }
+
+    /// When the clock is looked at next, at the latest.
+    fn due_ms(&self) -> u64 {
+        let again = if self.open.is_empty() && !self.lags() { u64::MAX } else { self.ask_again_ms };
+        let moments = [self.timer, self.proposal].into_iter().flatten().map(|(.., at)| at);
+        // A clock that was set back is noticed within a second.
+        moments.chain([again, now_ms() + 1_000]).min().unwrap_or_default()
+    }
+
+    fn tick(&mut self) -> Result<(), HostError> {
+        let now = now_ms();
+        if let Some((height, round, _)) = self.proposal.take_if(|(.., at)| *at <= now) {
+            self.propose(height, round)?;
+        }
+        if let Some((height, round, _)) = self.timer.take_if(|(.., at)| *at <= now) {
+            self.inputs.push_back(Input::Timer { height, round });
+        }
+        if now >= self.ask_again_ms && (self.lags() || !self.open.is_empty()) {
+            self.ask_again_ms = now + PATIENCE_MS;
+            for digest in self.open.keys() {
+                self.network.broadcast(&Frame::ContentsWanted { digest: *digest });
+            }
+            self.fetch();
+        }
+        self.metrics.peers.set(self.network.connected() as i64);
+        let figures = self.contents.figures();
+        self.metrics.mempool.set(figures.waiting as i64);
+        self.metrics.tenants.set(figures.tenants as i64);
+        self.metrics.inbox_lag.set(figures.inbox_lag_blocks as i64);
+        self.settle()
+    }
+
+    fn hear(&mut self, event: Event) -> Result<(), HostError> {
+        match event {
+            Event::Connected { peer } => self.inputs.push_back(Input::Connected { peer }),
+            Event::Gone { peer } => drop(self.early.remove(&peer)),
+            Event::Frame { from, frame, room } => {
+                self.take(from, frame)?;
+                drop(room);
+            }
+        }
+        self.settle()
+    }
+
+    fn take(&mut self, from: Peer, frame: Frame) -> Result<(), HostError> {
+        match frame {
+            Frame::Consensus(message) => self.inputs.push_back(Input::Message { from, message }),
+            Frame::Contents { digest, contents } => self.take_contents(from, digest, contents)?,
+            Frame::ContentsWanted { digest } => {
+                if let Some((_, contents)) = self.judged.iter().find(|(known, _)| *known == digest) {
+                    self.network.send(from, &Frame::Contents { digest, contents: Arc::clone(contents) });
+                }
+            }
+            Frame::Waiting(leaves) => {
+                let now = now_ms();
+                for leaf in leaves {
+                    match self.contents.admit(leaf, now) {
+                        Ok(_) => {}
+                        Err(AdmitError::Refused(refusal)) => self.metrics.refused(refusal.name()),
+                        Err(AdmitError::Ledger(error)) => return Err(ContentsError::from(error).into()),
+                    }
+                }
+            }
+            Frame::List(list) => {
+                if let Some(validator) = self.validator_of(from) {
+                    let validators = self.plan.period(self.replica.tip()).set.len();
+                    self.contents.hear(validator, list, validators);
+                }
+            }
+            Frame::LogWanted { from: first } => {
+                let upto = self.contents.ledger().size().min(first.saturating_add(frame::LEAVES_MAX as u64));
+                if first < upto {
+                    let leaves = self.contents.ledger().leaves(first, upto).map_err(ContentsError::from)?;
+                    self.network.send(from, &Frame::Log { from: first, leaves });
+                }
+            }
+            Frame::Log { from: first, leaves } => self.take_log(from, first, leaves)?,
+        }
+        Ok(())
+    }
+
+    /// Who a peer is among those who vote on the next height.
+    fn validator_of(&self, peer: Peer) -> Option<ValidatorIndex> {
+        let key = self.peers.get(peer.0 as usize)?;
+        let at = self.plan.period(self.replica.tip()).peers.iter().position(|other| other == key)?;
+        u16::try_from(at).ok().map(ValidatorIndex)
+    }
+
+    /// Steps the replica until nothing comes of it any more.
+    fn settle(&mut self) -> Result<(), HostError> {
+        while let Some(input) = self.inputs.pop_front() {
+            let acts = self.replica.step(now_ms(), input);
+            self.carry_out(acts)?;
+        }
+        if let Some(round) = self.replica.core().round()
+            && round != self.round
+        {
+            if round > self.round {
+                self.metrics.round_changes.inc();
+                tracing::info!(height = %self.replica.tip().height.next(), %round, "a round ended without a header");
+            }
+            self.round = round;
+            self.metrics.round.set(i64::from(round.0));
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, acts: Vec<Act>) -> Result<(), HostError> {
+        for act in acts {
+            match act {
+                Act::Core(Effect::Persist(record)) => {
+                    let kept = Metrics::timed(&self.metrics.durable, || self.durable.persist(&record));
+                    if let Err(error) = kept {
+                        tracing::error!(%error, "a vote cannot be kept: nothing is signed any more");
+                        self.trouble = Some(error.to_string());
+                        // What follows it must not happen.
+                        self.inputs.push_front(Input::Failed);
+                        return Ok(());
+                    }
+                }
+                Act::Core(Effect::Broadcast(message)) => self.network.broadcast(&Frame::Consensus(message)),
+                Act::Core(Effect::Send { to, message }) => self.network.send(to, &Frame::Consensus(message)),
+                Act::Core(Effect::SetTimer { height, round, at_ms }) => self.timer = Some((height, round, at_ms)),
+                Act::Core(Effect::Propose { height, round, not_before_ms }) => {
+                    self.ticking.begin(self.replica.tip());
+                    self.proposal = Some((height, round, not_before_ms));
+                }
+                Act::Core(Effect::Check(header)) => self.check(&header)?,
+                Act::Core(Effect::Reject { from, reason }) => {
+                    if reason.is_innocent() {
+                        self.metrics.refused(reason.name());
+                    } else {
+                        tracing::debug!(peer = from.0, reason = reason.name(), "a message was refused");
+                        self.network.blame(from, reason.name());
+                    }
+                }
+                Act::Core(Effect::Evidence(evidence)) => self.keep_evidence(&evidence),
+                // The replica carries these out.
+                Act::Core(Effect::Finalise { .. } | Effect::Missing { .. }) => {}
+                Act::Append { header, seal, .. } => self.append(&header, &seal)?,
+                Act::Serve { to, height } => self.serve(to, height),
+                Act::Stranded { height } => {
+                    let trouble = format!("the genesis here does not know who votes at height {height}");
+                    tracing::error!("{trouble}; bring the same genesis as the other nodes and start again");
+                    self.trouble = Some(trouble);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a header. Without the whole log there is none: the round passes.
+    fn propose(&mut self, height: Height, round: Round) -> Result<(), HostError> {
+        let parent = *self.replica.tip();
+        if height != parent.height.next() || self.lags() {
+            return Ok(());
+        }
+        let period = self.plan.period(&parent);
+        let Some(proposer) = self.plan.place(&parent) else { return Ok(()) };
+        let now = now_ms();
+        let time = TimeMs(now.max(parent.time.0 + 1));
+        let rate = self.genesis.rules.rate();
+        let ticker = self.ticking.finish().unwrap_or_else(|| Ticker::new(rate, &parent));
+        let draft = Header {
+            height,
+            round,
+            parent: parent.digest(),
+            time,
+            seed: Seed::RoundRobin,
+            epoch: period.set.epoch(),
+            validators: period.set.digest(),
+            proposer,
+            ..Header::default()
+        };
+        let draft = Header { next_validators: self.plan.announced(&draft), ..draft };
+        let (commitments, contents) = self.contents.assemble(&parent, time, &ticker)?;
+        let header = commitments.in_header(draft);
+        let digest = header.digest();
+        let contents = Arc::new(contents);
+        self.remember(digest, Arc::clone(&contents));
+        // Before the proposal: who hears that can look into it at once.
+        self.network.broadcast(&Frame::Contents { digest, contents });
+        self.inputs.push_back(Input::Proposed { round, header: Box::new(header) });
+        Ok(())
+    }
+
+    /// Looks into a header, now or when its contents have come.
+    fn check(&mut self, header: &Header) -> Result<(), HostError> {
+        let digest = header.digest();
+        let right = header.time.0 <= now_ms().saturating_add(DRIFT_MS)
+            && header.next_validators == self.plan.announced(header)
+            && header.seed == Seed::RoundRobin;
+        if !right {
+            self.inputs.push_back(Input::Checked { digest, valid: false });
+            return Ok(());
+        }
+        if self.judged.iter().any(|(known, _)| *known == digest) {
+            self.inputs.push_back(Input::Checked { digest, valid: true });
+            return Ok(());
+        }
+        self.open.insert(digest, *header);
+        let early = self.early.iter().find(|(_, (known, _))| *known == digest);
+        match early.map(|(peer, (_, contents))| (*peer, Arc::clone(contents))) {
+            Some((peer, contents)) => self.judge(peer, digest, contents)?,
+            None => self.ask_again_ms = now_ms() + PATIENCE_MS / 10,
+        }
+        Ok(())
+    }
+
+    fn take_contents(&mut self, from: Peer, digest: HeaderDigest, contents: Arc<Contents>) -> Result<(), HostError> {
+        if self.open.contains_key(&digest) {
+            return self.judge(from, digest, contents);
+        }
+        if self.judged.iter().all(|(known, _)| *known != digest) {
+            self.early.insert(from, (digest, contents));
+        }
+        Ok(())
+    }
+
+    /// Judges the contents that a peer has sent for an open header. If they are wrong, the header is, when they are its proposer's; if they
+    /// are somebody else's, they may be none of it.
+    fn judge(&mut self, from: Peer, digest: HeaderDigest, contents: Arc<Contents>) -> Result<(), HostError> {
+        let Some(header) = self.open.get(&digest).copied() else { return Ok(()) };
+        if self.lags() {
+            self.early.insert(from, (digest, contents));
+            return Ok(());
+        }
+        let faults = self.plan.period(self.replica.tip()).set.faults();
+        match self.contents.check(self.replica.tip(), &header, &contents, faults) {
+            Ok(()) => {
+                self.open.remove(&digest);
+                self.remember(digest, contents);
+                self.inputs.push_back(Input::Checked { digest, valid: true });
+            }
+            Err(ContentsError::Ledger(error)) => return Err(ContentsError::from(error).into()),
+            Err(error) => {
+                self.early.remove(&from);
+                self.metrics.refused(error.name());
+                tracing::info!(peer = from.0, %error, height = %header.height, "contents were refused");
+                if error.is_of_the_voter() || self.validator_of(from) == Some(header.proposer) {
+                    self.open.remove(&digest);
+                    // They are the header's, and it may become final without this vote.
+                    if error.is_of_the_voter() {
+                        self.remember(digest, contents);
+                    }
+                    self.inputs.push_back(Input::Checked { digest, valid: false });
+                } else {
+                    self.network.blame(from, "contents");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, digest: HeaderDigest, contents: Arc<Contents>) {
+        self.judged.push_back((digest, contents));
+        while self.judged.len() > CONTENTS_MAX {
+            self.judged.pop_front();
+        }
+    }
+
+    /// Keeps a final header and what it commits to: first the leaves, so that the log is never behind what is final without knowing.
+    fn append(&mut self, header: &Header, seal: &Seal) -> Result<(), HostError> {
+        let digest = header.digest();
+        let contents = self.judged.iter().find(|(known, _)| *known == digest).map(|(_, contents)| Arc::clone(contents));
+        if let Some(contents) = contents.filter(|_| !self.lags()) {
+            Metrics::timed(&self.metrics.durable, || self.contents.finalise(header, &contents))?;
+            self.logged = *header;
+        }
+        Metrics::timed(&self.metrics.durable, || self.durable.append(header, seal))?;
+        let now = now_ms();
+        self.moved_ms = now;
+        self.metrics.finalised(Duration::from_millis(now.saturating_sub(header.time.0)));
+        if self.plan.place_at(header) == Some(header.proposer) {
+            self.metrics.proposed.inc();
+        }
+        if let Seal::Votes(votes) = seal {
+            let period = self.genesis.period(header.height);
+            self.metrics.participation.set(share(votes.signers, period.set.len()));
+            self.metrics.diversity.set(period.diversity(votes.signers));
+        }
+        self.show_tip();
+        self.open.clear();
+        self.early.clear();
+        self.proposal = None;
+        self.ticking.rest();
+        tracing::debug!(height = %header.height, leaves = header.receipts.size, "final");
+        if self.lags() {
+            self.ask_again_ms = self.ask_again_ms.min(now);
+        } else {
+            let list = self.contents.tell(header.height, now);
+            if !list.leaves.is_empty() {
+                self.network.broadcast(&Frame::List(list));
+            }
+        }
+        Ok(())
+    }
+
+    fn show_tip(&self) {
+        let tip = self.replica.tip();
+        self.metrics.height.set(tip.height.0 as i64);
+        self.metrics.log.set(self.logged.receipts.size as i64);
+    }
+
+    fn serve(&self, to: Peer, height: Height) {
+        match self.durable.get(height) {
+            Ok(Some((header, Some(seal)))) => {
+                let body = Body::Final(Box::new(Final { header, seal }));
+                self.network.send(to, &Frame::Consensus(Message { height, body }));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "a final header cannot be read"),
+        }
+    }
+
+    fn keep_evidence(&self, evidence: &Equivocation) {
+        self.metrics.evidence.inc();
+        let (height, validator) = (evidence.height, evidence.sender);
+        tracing::warn!(%height, %validator, "a validator has signed two things for one step");
+        if let Err(error) = write_evidence(&self.evidence, evidence) {
+            tracing::warn!(%error, "the proof of it could not be kept");
+        }
+    }
+
+    /// True while the log misses leaves of final headers.
+    fn lags(&self) -> bool {
+        self.logged.height < self.durable.tip().height
+    }
+
+    /// Finds the last header whose leaves the log has.
+    fn find_logged(&mut self) -> Result<(), HostError> {
+        let size = self.contents.ledger().size();
+        let mut header = *self.durable.tip();
+        while header.receipts.size > size {
+            let before = Height(header.height.0.saturating_sub(1));
+            match self.durable.get(before)? {
+                Some((earlier, _)) => header = earlier,
+                None => break,
+            }
+        }
+        self.logged = header;
+        Ok(())
+    }
+
+    /// Asks a peer for leaves that final headers have and the log has not, each time another one.
+    fn fetch(&mut self) {
+        if !self.lags() || self.peers.is_empty() || self.fetched.0.len() >= FETCHED_MAX {
+            return;
+        }
+        let next = self.fetched.1.map_or(now_ms() as usize, |peer| peer.0 as usize + 1) % self.peers.len();
+        let from = self.contents.ledger().size() + self.fetched.0.len() as u64;
+        self.fetched.1 = Some(Peer(next as u32));
+        self.network.send(Peer(next as u32), &Frame::LogWanted { from });
+    }
+
+    fn take_log(&mut self, from: Peer, first: u64, leaves: Vec<Leaf>) -> Result<(), HostError> {
+        let next = self.contents.ledger().size() + self.fetched.0.len() as u64;
+        if !self.lags() || first != next || self.fetched.0.len() + leaves.len() > FETCHED_MAX {
+            return Ok(());
+        }
+        self.fetched.0.extend(leaves);
+        self.log_fetched(from)?;
+        if self.lags() {
+            let from = self.contents.ledger().size() + self.fetched.0.len() as u64;
+            if let Some(peer) = self.fetched.1 {
+                self.network.send(peer, &Frame::LogWanted { from });
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends what was fetched to the log, header by header.
+    fn log_fetched(&mut self, from: Peer) -> Result<(), HostError> {
+        while let Some((header, _)) = self.durable.get(self.logged.height.next())? {
+            let wanted = header.receipts.size.saturating_sub(self.contents.ledger().size()) as usize;
+            if wanted > self.fetched.0.len() {
+                return Ok(());
+            }
+            let leaves: Vec<(Leaf, LeafHash)> =
+                self.fetched.0.drain(..wanted).map(|leaf| (leaf, leaf.leaf_hash())).collect();
+            match self.contents.catch_up(&header, &leaves) {
+                Ok(()) => self.logged = header,
+                Err(error @ LedgerError::Head { .. }) => {
+                    tracing::info!(peer = from.0, %error, "leaves were refused");
+                    self.network.blame(from, "leaves");
+                    self.fetched.0.clear();
+                    return Ok(());
+                }
+                Err(error) => return Err(ContentsError::from(error).into()),
+            }
+        }
+        self.fetched.0.clear();
+        self.show_tip();
+        // Headers that waited for the log can be looked into.
+        let open: Vec<_> = self.open.values().copied().collect();
+        open.iter().try_for_each(|header| self.check(header))
+    }
+}
+
+fn share(signers: Signers, validators: usize) -> f64 {
+    signers.len() as f64 / validators.max(1) as f64
+}
+
+/// Keeps a proof in a file of its own, unless there are too many.
+fn write_evidence(folder: &Path, evidence: &Equivocation) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let path = folder.join(format!("{}-{}.equivocation", evidence.height, evidence.sender));
+    if path.exists() || fs::read_dir(folder)?.count() >= EVIDENCE_MAX {
+        return Ok(());
+    }
+    fs::write(path, evidence.to_bytes())
+}

@@ -1,0 +1,124 @@
+//! Answers to what the API asks.
+
+use bpi_protocol::checkpoint::{Note, NoteKey};
+use bpi_protocol::key::PublicKey;
+
+use super::super::api::{Ask, Consistency, Inclusion, Refused, Status, Submitted, root_of};
+use super::super::frame::{self, Frame};
+use super::super::network::Network;
+use super::super::now_ms;
+use super::{Host, STILL_MS};
+use crate::contents::application::AdmitError;
+use crate::contents::leaf::Leaf;
+use crate::contents::ledger::LedgerError;
+
+impl<N: Network> Host<N> {
+    /// Answers a question. Who asked may have gone: then nobody hears it.
+    pub(super) fn answer(&mut self, ask: Ask) {
+        match ask {
+            Ask::Status(answer) => drop(answer.send(self.status())),
+            Ask::Submit(leaves, answer) => drop(answer.send(self.submit(leaves))),
+            Ask::Header(height, answer) => {
+                let height = height.unwrap_or(self.replica.tip().height);
+                drop(answer.send(self.durable.get(height).map_err(|error| error.to_string())));
+            }
+            Ask::Checkpoint(answer) => drop(answer.send(self.checkpoint())),
+            Ask::Inclusion(leaf, size, answer) => drop(answer.send(self.inclusion(&leaf, size))),
+            Ask::Consistency(first, second, answer) => drop(answer.send(self.consistency(first, second))),
+        }
+    }
+
+    fn status(&self) -> Status {
+        let tip = self.replica.tip();
+        let still_ms = now_ms().saturating_sub(self.moved_ms);
+        let reason = match &self.trouble {
+            Some(trouble) => trouble.clone(),
+            None if still_ms > STILL_MS => format!("no height has become final for {} s", still_ms / 1000),
+            None => String::new(),
+        };
+        let votes = match () {
+            () if self.trouble.is_some() => "no: something failed",
+            () if self.durable.silent_through().is_some_and(|through| tip.height.next() <= through) => {
+                "no: the key has said what this node does not know of"
+            }
+            () if self.replica.core().is_silent() => "no: it observes",
+            () => "yes",
+        };
+        Status {
+            healthy: reason.is_empty(),
+            reason,
+            chain: self.genesis.chain.to_string(),
+            name: self.genesis.name.clone(),
+            height: tip.height.0,
+            digest: hex::encode(tip.digest().0),
+            time_ms: tip.time.0,
+            round: self.round.0,
+            votes,
+            validators: self.plan.period(tip).set.len(),
+            peers: self.network.connected(),
+            waiting: self.contents.figures().waiting,
+            log: [self.logged.receipts.size, tip.receipts.size],
+        }
+    }
+
+    /// Takes leaves in and tells the peers, who may propose before this node does.
+    fn submit(&mut self, leaves: Vec<Leaf>) -> Submitted {
+        let now = now_ms();
+        let mut taken = Vec::with_capacity(leaves.len());
+        let mut submitted = Submitted::default();
+        for leaf in leaves {
+            let error = match self.contents.admit(leaf, now) {
+                Ok(_) => {
+                    taken.push(leaf);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let reason = match &error {
+                AdmitError::Refused(refusal) => refusal.name(),
+                AdmitError::Ledger(_) => "ledger",
+            };
+            self.metrics.refused(reason);
+            submitted.refused.push(Refused { leaf: hex::encode(leaf.hash), reason, message: error.to_string() });
+        }
+        submitted.accepted = taken.len();
+        taken.chunks(frame::LEAVES_MAX).for_each(|leaves| self.network.broadcast(&Frame::Waiting(leaves.to_vec())));
+        submitted
+    }
+
+    fn checkpoint(&self) -> Result<String, String> {
+        let origin = format!("bpi.local/{}", self.genesis.name);
+        let checkpoint = self.contents.ledger().checkpoint(&origin).map_err(|error| error.to_string())?;
+        let key = PublicKey::from_raw(&self.peer_key.public()).map_err(|error| error.to_string())?;
+        let key = NoteKey::new(&origin, key).map_err(|error| error.to_string())?;
+        let sign = |message: &[u8]| Ok::<_, std::convert::Infallible>(self.peer_key.sign(message));
+        let Ok(note) = Note::sign(&checkpoint, &key, sign);
+        Ok(note.to_string())
+    }
+
+    fn inclusion(&self, leaf: &Leaf, size: Option<u64>) -> Result<Option<Inclusion>, String> {
+        let size = size.unwrap_or(self.logged.receipts.size);
+        let ledger = self.contents.ledger();
+        let told = |error: LedgerError| error.to_string();
+        let Some(proof) = ledger.prove_inclusion(&leaf.leaf_hash(), size).map_err(told)? else { return Ok(None) };
+        let head = ledger.head_at(size).map_err(told)?;
+        Ok(Some(Inclusion {
+            index: proof.index,
+            size: head.size,
+            root: root_of(&head),
+            path: proof.path.iter().map(hex::encode).collect(),
+        }))
+    }
+
+    fn consistency(&self, first: u64, second: u64) -> Result<Consistency, String> {
+        let ledger = self.contents.ledger();
+        let told = |error: LedgerError| error.to_string();
+        let proof = ledger.prove_consistency(first, second).map_err(told)?;
+        let heads = [ledger.head_at(first).map_err(told)?, ledger.head_at(second).map_err(told)?];
+        Ok(Consistency {
+            sizes: heads.map(|head| head.size),
+            roots: heads.map(|head| root_of(&head)),
+            path: proof.path.iter().map(hex::encode).collect(),
+        })
+    }
+}

@@ -1,0 +1,57 @@
+//! How a node reaches its peers: a trait, over TLS between hosts ([`tls`]) and in memory between nodes of one process ([`memory`]).
+//!
+//! Always true: sending never waits; what a peer does not take is dropped, oldest first, and counted; what a peer has sent and nobody has
+//! looked at is bounded by bytes. Consensus bears loss, and says again what matters.
+
+pub mod identity;
+pub mod memory;
+mod outbox;
+pub mod score;
+pub mod tls;
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::frame::Frame;
+use crate::core::Peer;
+
+/// What a peer has sent.
+#[derive(Debug)]
+pub enum Event {
+    /// A frame.
+    Frame {
+        /// Whose.
+        from: Peer,
+        /// What.
+        frame: Frame,
+        /// Room in the peer's budget, given back when the frame has been looked at.
+        room: Option<OwnedSemaphorePermit>,
+    },
+    /// A peer is connected (again).
+    Connected {
+        /// Who.
+        peer: Peer,
+    },
+    /// A peer is gone.
+    Gone {
+        /// Who.
+        peer: Peer,
+    },
+}
+
+/// Where events come from.
+pub type Events = mpsc::Receiver<Event>;
+
+/// Reaches peers by their numbers.
+pub trait Network: Send {
+    /// Sends to one peer, if it is connected.
+    fn send(&self, to: Peer, frame: &Frame);
+
+    /// Sends to every connected peer.
+    fn broadcast(&self, frame: &Frame);
+
+    /// Lowers a peer's score; one that has fallen too low is cut off for a while.
+    fn blame(&self, peer: Peer, reason: &'static str);
+
+    /// Peers that are connected now.
+    fn connected(&self) -> usize;
+}

@@ -1,0 +1,384 @@
+//! Puts a node together, and takes it apart again.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bpi_protocol::consensus::ids::Height;
+use bpi_protocol::consensus::scheme::PublicKey;
+use tokio::net::TcpListener;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::api;
+use super::config::{Config, ConfigError};
+use super::genesis::{Genesis, GenesisError};
+use super::host::{Host, HostError, Parts};
+use super::inbox_source::InboxSource;
+use super::metrics::Metrics;
+use super::network::Events;
+use super::network::identity::Identity;
+use super::network::tls::{self, PeerAddress, Tls};
+use super::schedule::Plan;
+use crate::contents::application::Application;
+use crate::contents::inbox::file::InboxFileError;
+use crate::contents::ledger::{Ledger, LedgerError};
+use crate::contents::mempool::Bounds;
+use crate::contents::poh;
+use crate::core::Core;
+use crate::durable::watermark::Watermark;
+use crate::durable::{Durable, DurableError, Found, headers_path};
+use crate::keys::{KeyFile, KeyFileError};
+use crate::peer_key::PeerKey;
+
+/// Threads that check the chain of hashes of a header.
+const HASHING_THREADS: usize = 2;
+/// How long the parts of a node have to end.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Why a node does not start, or does not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The genesis.
+    #[error(transparent)]
+    Genesis(#[from] GenesisError),
+    /// A key.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The disk.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
+    /// The log.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The inbox.
+    #[error(transparent)]
+    Inbox(#[from] InboxFileError),
+    /// The running node.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// There is nothing to go on from.
+    #[error("there is no data in {}; `bpi-validator init` makes an empty directory, and is for a node that never ran: restore what it had otherwise", path.display())]
+    NoData {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// The voting key is nobody's.
+    #[error("the key of this node is in no validator set of the genesis; correct `key_file`, or set `observe = true`")]
+    NotInSet,
+    /// The peer key is another one than the genesis has for the voting key.
+    #[error(
+        "the peer key of this node is {found}, and the genesis has {wanted} for its voting key; correct `peer_key_file`"
+    )]
+    PeerKey {
+        /// In hex.
+        found: String,
+        /// In hex.
+        wanted: String,
+    },
+    /// Nobody can be listened to.
+    #[error("could not listen at {address}: {source}; correct `{field}`, or end what listens there")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Which field says so.
+        field: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// TLS.
+    #[error("TLS cannot be set up with the peer key: {0}")]
+    Tls(#[from] rustls::Error),
+    /// Threads, signals.
+    #[error("could not {deed}: {source}")]
+    Io {
+        /// What was tried.
+        deed: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl RunError {
+    /// The code under which docs/errors.md explains it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Config(_) => "BV0101",
+            Self::Genesis(_) => "BV0102",
+            Self::Key(_) => "BV0201",
+            Self::NotInSet => "BV0202",
+            Self::PeerKey { .. } => "BV0203",
+            Self::Durable(_) => "BV0302",
+            Self::NoData { .. } => "BV0305",
+            Self::Ledger(_) => "BV0306",
+            Self::Inbox(_) => "BV0307",
+            Self::Listen { .. } => "BV0401",
+            Self::Tls(_) => "BV0402",
+            Self::Io { .. } => "BV0403",
+            Self::Host(_) => "BV0404",
+        }
+    }
+
+    /// True for what the caller has to correct.
+    pub fn is_misuse(&self) -> bool {
+        matches!(
+            self,
+            Self::Config(_)
+                | Self::Genesis(_)
+                | Self::Key(_)
+                | Self::NotInSet
+                | Self::PeerKey { .. }
+                | Self::NoData { .. }
+        )
+    }
+}
+
+/// Where this node stands: its number among the validators, or "observes".
+///
+/// # Errors
+/// [`RunError::NotInSet`] and [`RunError::PeerKey`].
+pub fn place(genesis: &Genesis, key: Option<PublicKey>, peer: &[u8; 32]) -> Result<String, RunError> {
+    let Some(key) = key else { return Ok("observes".to_owned()) };
+    let found = genesis.periods.iter().find_map(|period| Some((period, period.position(&key)?)));
+    let Some((period, at)) = found else { return Err(RunError::NotInSet) };
+    let wanted = period.peers[at.at()];
+    if wanted != *peer {
+        return Err(RunError::PeerKey { found: hex::encode(peer), wanted: hex::encode(wanted) });
+    }
+    Ok(format!("is validator {at} of {} from height {} on", period.set.len(), period.first))
+}
+
+/// Makes an empty data directory.
+///
+/// # Errors
+/// When there is one, or it cannot be made.
+pub fn init(config: &Config, genesis: &Genesis) -> Result<(), RunError> {
+    Durable::create(&config.data_dir, genesis.chain, &genesis.header)?;
+    Ok(Ledger::create(&ledger_path(&config.data_dir))?)
+}
+
+fn ledger_path(data_dir: &Path) -> PathBuf {
+    data_dir.join("ledger")
+}
+
+/// Runs a node until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`RunError`].
+pub fn run(config: Config, may_init: bool) -> Result<(), RunError> {
+    let genesis = Arc::new(Genesis::load(&config.genesis)?);
+    start_log(&config.log_level);
+    let peer_key = PeerKey::load(&config.peer_key_file)?;
+    let key = if config.observe { None } else { Some(KeyFile::load(&config.key_file)?) };
+    let stands = place(&genesis, key.as_ref().map(KeyFile::public_key), &peer_key.public())?;
+    if !headers_path(&config.data_dir).exists() {
+        if !may_init {
+            return Err(RunError::NoData { path: config.data_dir });
+        }
+        init(&config, &genesis)?;
+    }
+    tracing::info!(chain = %genesis.chain, name = genesis.name, "this node {stands}");
+    let metrics = Metrics::new();
+    measure(&metrics, &genesis);
+    let public = key.as_ref().map(KeyFile::public_key);
+    let plan = Plan::new(Arc::clone(&genesis), public, Arc::clone(&metrics));
+    let (durable, found) = open(&config, &genesis, key.as_ref())?;
+    let contents = open_contents(&config, &genesis, &durable)?;
+    let timing = config.timing.into();
+    let core = match key {
+        Some(key) => Core::validator(timing, Arc::new(key.into_secret()), None),
+        None => Core::observer(timing),
+    };
+    let peers = peers(&config, &genesis, &peer_key.public());
+    let identity = Identity::new(&peer_key, genesis.chain, tls::numbered(&peers))?;
+    let evidence = config.data_dir.join("evidence");
+    let numbers = peers.iter().map(|peer| peer.key).collect();
+
+    let failed = |deed| move |source| RunError::Io { deed, source };
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(failed("start the network's thread"))?;
+    let (stop, stopped) = watch::channel(false);
+    let (asks, asked) = mpsc::channel(api::ASKS_MAX);
+    runtime.block_on(async {
+        let mut tasks = JoinSet::new();
+        let (network, events) = listen(&config, identity, &peers, &metrics, &mut tasks).await?;
+        serve_api(&config, asks, &metrics, stopped.clone(), &mut tasks).await?;
+        let parts = Parts {
+            genesis,
+            plan,
+            durable,
+            found,
+            contents,
+            core,
+            network,
+            peers: numbers,
+            peer_key,
+            evidence,
+            metrics,
+        };
+        let (done, ended) = tokio::sync::oneshot::channel();
+        let host = std::thread::Builder::new()
+            .name("host".to_owned())
+            .spawn(move || drop(done.send(work(parts, events, asked, stopped))))
+            .map_err(failed("start the host's thread"))?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(failed("listen for SIGTERM"))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed("listen for SIGINT"))?;
+        let mut ended = ended;
+        let result = tokio::select! {
+            _ = terminate.recv() => None,
+            _ = interrupt.recv() => None,
+            result = &mut ended => Some(result),
+        };
+        let result = match result {
+            Some(result) => result,
+            None => {
+                tracing::info!("asked to stop");
+                // The host is there: its thread ends by this alone.
+                let _ = stop.send(true);
+                ended.await
+            }
+        };
+        let _ = stop.send(true);
+        // It has sent its result: nothing is left that could wait.
+        let _ = host.join();
+        let over = tokio::time::timeout(GRACE, async { while tasks.join_next().await.is_some() {} });
+        tasks_end(over).await;
+        match result {
+            Ok(result) => result.map_err(RunError::Host),
+            Err(_) => Err(RunError::Io { deed: "run the host", source: io::Error::other("its thread panicked") }),
+        }
+    })
+}
+
+/// The network's tasks never end by themselves; the API's do, when its answers are given.
+async fn tasks_end(over: impl Future<Output = Result<(), tokio::time::error::Elapsed>>) {
+    tokio::select! {
+        _ = over => {}
+        () = tokio::time::sleep(Duration::from_millis(200)) => {}
+    }
+}
+
+fn work(
+    parts: Parts<Tls>,
+    events: Events,
+    asked: mpsc::Receiver<api::Ask>,
+    stopped: watch::Receiver<bool>,
+) -> Result<(), HostError> {
+    let runtime = Builder::new_current_thread().enable_time().build().map_err(HostError::Thread)?;
+    runtime.block_on(async { Host::start(parts)?.run(events, asked, stopped).await })
+}
+
+fn open(config: &Config, genesis: &Genesis, key: Option<&KeyFile>) -> Result<(Durable, Found), RunError> {
+    match key {
+        Some(key) => {
+            let watermark = Watermark::path_beside(&config.key_file);
+            Ok(Durable::open(&config.data_dir, &watermark, genesis.chain, key.fingerprint())?)
+        }
+        None => Ok(Durable::open_to_observe(&config.data_dir, genesis.chain)?),
+    }
+}
+
+/// The log may be behind the headers, when the leaves of the last ones had not come yet.
+fn open_contents(config: &Config, genesis: &Genesis, durable: &Durable) -> Result<Application<InboxSource>, RunError> {
+    let pool = config.mempool;
+    let bounds = Bounds { leaves_max: pool.leaves, tenant_leaves_max: pool.leaves_per_tenant };
+    let rules = genesis.rules.rules(bounds, HASHING_THREADS);
+    let folder = ledger_path(&config.data_dir);
+    let mut header = *durable.tip();
+    loop {
+        let inbox = InboxSource::open(config.inbox_file.as_deref())?;
+        match Application::open(&folder, rules, inbox, &header) {
+            Err(LedgerError::Short { found, .. }) if header.height > Height(0) => {
+                while header.receipts.size > found {
+                    let before = Height(header.height.0.saturating_sub(1));
+                    let Some((earlier, _)) = durable.get(before)? else { break };
+                    header = earlier;
+                }
+            }
+            opened => return Ok(opened?),
+        }
+    }
+}
+
+/// Everybody of every set but this node, then the observers. Of two validators the one with the smaller key connects; an observer to all.
+fn peers(config: &Config, genesis: &Genesis, own: &[u8; 32]) -> Vec<PeerAddress> {
+    let is_validator = genesis.periods.iter().any(|period| period.peers.contains(own));
+    let mut peers: Vec<PeerAddress> = Vec::new();
+    for period in &genesis.periods {
+        for (key, address) in period.peers.iter().zip(&period.addresses) {
+            let address = config.addresses.get(&hex::encode(key)).or(address.as_ref()).cloned();
+            match peers.iter_mut().find(|peer| peer.key == *key) {
+                // The later epoch knows better.
+                Some(known) => known.address = address.or(known.address.take()),
+                None if key != own => {
+                    peers.push(PeerAddress { key: *key, address, dial: !is_validator || own < key });
+                }
+                None => {}
+            }
+        }
+    }
+    let observers = config.observers.iter().filter_map(|text| <[u8; 32]>::try_from(hex::decode(text).ok()?).ok());
+    for key in observers {
+        if key != *own && peers.iter().all(|peer| peer.key != key) {
+            peers.push(PeerAddress { key, address: None, dial: false });
+        }
+    }
+    peers
+}
+
+async fn listen(
+    config: &Config,
+    identity: Identity,
+    peers: &[PeerAddress],
+    metrics: &Arc<Metrics>,
+    tasks: &mut JoinSet<()>,
+) -> Result<(Tls, Events), RunError> {
+    let started = tls::start(config.listen, identity, peers, Arc::clone(metrics), tasks).await;
+    started.map_err(|source| RunError::Listen { address: config.listen, field: "listen", source })
+}
+
+async fn serve_api(
+    config: &Config,
+    asks: mpsc::Sender<api::Ask>,
+    metrics: &Arc<Metrics>,
+    mut stopped: watch::Receiver<bool>,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), RunError> {
+    let refused = |source| RunError::Listen { address: config.api, field: "api", source };
+    let listener = TcpListener::bind(config.api).await.map_err(refused)?;
+    let router = api::router(asks, Arc::clone(metrics));
+    tasks.spawn(async move {
+        let served = axum::serve(listener, router).with_graceful_shutdown(async move {
+            // Either it is to stop, or nobody is left to say so.
+            let _ = stopped.wait_for(|stop| *stop).await;
+        });
+        if let Err(error) = served.await {
+            tracing::error!(%error, "the API has ended");
+        }
+    });
+    Ok(())
+}
+
+/// How fast this machine could tick.
+fn measure(metrics: &Metrics, genesis: &Genesis) {
+    let began = Instant::now();
+    let capacity = poh::capacity(|| began.elapsed());
+    metrics.poh_rate.set(genesis.rules.poh_ticks_per_second as i64);
+    metrics.poh_capacity.set(capacity as i64);
+    if capacity < 2 * genesis.rules.poh_ticks_per_second {
+        tracing::warn!(capacity, "one core makes hardly as many ticks a second as the chain may have");
+    }
+}
+
+fn start_log(level: &str) {
+    let filter = tracing_subscriber::EnvFilter::new(level);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
+    // A second node in one process has the log already.
+    let _ = log.try_init();
+}
