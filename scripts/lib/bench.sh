@@ -1,6 +1,11 @@
 # `bench`: numbers, not a verdict.
 
 bench_run() {
+  if [ "${1:-}" = validators ]; then
+    shift
+    validators_bench "$@"
+    return
+  fi
   need_root bench
   if [ "${1:-}" = cage ]; then
     shift

@@ -1,6 +1,6 @@
 # The test command. Each part runs to its end whatever the others did; one summary closes the whole.
 
-TEST_PARTS=(lint unit conformance sim system fuzz vm)
+TEST_PARTS=(lint unit conformance sim validators system fuzz vm)
 PASSED=0
 FAILED=0
 SKIPS=()
@@ -151,6 +151,13 @@ test_system() {
   logged system env BPI_CACHE="$BPI_CACHE" BPI_ROOT="$BPI_ROOT" BPI_PROGRAMS="$CARGO_TARGET_DIR/ci" \
     cargo test --locked --quiet --profile ci -p bpi-tests --test system -- --format pretty || rc=$?
   count_log system "$rc"
+}
+
+test_validators() {
+  local rc=0
+  packages_need "to test" "${TEST_PACKAGES[@]}"
+  logged validators validators_run --seconds "${BPI_KILL_SECONDS:-300}" || rc=$?
+  count_log validators "$rc"
 }
 
 test_sim() {

@@ -145,7 +145,7 @@ impl<N: Network> Host<N> {
         if let Some(through) = found.recovered.silent_through {
             tracing::warn!(%through, "the key has said what this node does not know of: nothing is signed up to this height");
         }
-        let ticking = Ticking::start(genesis.rules.rate()).map_err(HostError::Thread)?;
+        let ticking = Ticking::start(genesis.rules.rate(), Arc::clone(&metrics)).map_err(HostError::Thread)?;
         let tip = found.tip;
         let (replica, acts) = Replica::start(core, Box::new(plan.clone()), tip, found.recovered, now);
         let mut host = Self {

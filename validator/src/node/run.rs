@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bpi_protocol::consensus::ids::Height;
 use bpi_protocol::consensus::scheme::PublicKey;
@@ -28,7 +28,6 @@ use crate::contents::application::Application;
 use crate::contents::inbox::file::InboxFileError;
 use crate::contents::ledger::{Ledger, LedgerError};
 use crate::contents::mempool::Bounds;
-use crate::contents::poh;
 use crate::core::Core;
 use crate::durable::watermark::Watermark;
 use crate::durable::{Durable, DurableError, Found, headers_path};
@@ -186,7 +185,6 @@ pub fn run(config: Config, may_init: bool) -> Result<(), RunError> {
     }
     tracing::info!(chain = %genesis.chain, name = genesis.name, "this node {stands}");
     let metrics = Metrics::new();
-    measure(&metrics, &genesis);
     let public = key.as_ref().map(KeyFile::public_key);
     let plan = Plan::new(Arc::clone(&genesis), public, Arc::clone(&metrics));
     let (durable, found) = open(&config, &genesis, key.as_ref())?;
@@ -363,17 +361,6 @@ async fn serve_api(
         }
     });
     Ok(())
-}
-
-/// How fast this machine could tick.
-fn measure(metrics: &Metrics, genesis: &Genesis) {
-    let began = Instant::now();
-    let capacity = poh::capacity(|| began.elapsed());
-    metrics.poh_rate.set(genesis.rules.poh_ticks_per_second as i64);
-    metrics.poh_capacity.set(capacity as i64);
-    if capacity < 2 * genesis.rules.poh_ticks_per_second {
-        tracing::warn!(capacity, "one core makes hardly as many ticks a second as the chain may have");
-    }
 }
 
 fn start_log(level: &str) {

@@ -1,12 +1,15 @@
 //! The thread that makes the chain of hashes of a header to come: only at a node that is asked for one.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use bpi_protocol::consensus::header::Header;
+use rustix::time::{ClockId, clock_gettime};
 
-use crate::contents::poh::{Rate, Ticker};
+use super::metrics::Metrics;
+use crate::contents::poh::{self, Rate, Ticker};
 
 /// Between two bursts.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -30,13 +33,16 @@ impl std::fmt::Debug for Order {
 }
 
 impl Ticking {
-    /// Starts the thread.
+    /// Starts the thread, which first finds out how fast it could go.
     ///
     /// # Errors
     /// When there can be none.
-    pub fn start(rate: Rate) -> io::Result<Self> {
+    pub fn start(rate: Rate, metrics: Arc<Metrics>) -> io::Result<Self> {
         let (orders, given) = channel();
-        std::thread::Builder::new().name("poh".to_owned()).spawn(move || work(rate, &given))?;
+        std::thread::Builder::new().name("poh".to_owned()).spawn(move || {
+            measure(rate, &metrics);
+            work(rate, &given);
+        })?;
         Ok(Self(orders))
     }
 
@@ -56,6 +62,19 @@ impl Ticking {
         let (answer, answered) = channel();
         self.0.send(Order::Finish(answer)).ok()?;
         answered.recv().ok()
+    }
+}
+
+/// How fast one core could go, by the thread's own time: this machine has other things to do too.
+fn measure(rate: Rate, metrics: &Metrics) {
+    let capacity = poh::capacity(|| {
+        let spent = clock_gettime(ClockId::ThreadCPUTime);
+        Duration::new(spent.tv_sec.unsigned_abs(), spent.tv_nsec as u32)
+    });
+    metrics.poh_rate.set(rate.ticks_per_second as i64);
+    metrics.poh_capacity.set(capacity as i64);
+    if capacity < 2 * rate.ticks_per_second {
+        tracing::warn!(capacity, "one core makes hardly as many ticks a second as the chain may have");
     }
 }
 

@@ -1,0 +1,19 @@
+# Clusters of real validators on loopback: tests/validators.
+
+validators_build() {
+  build_need_toolchain
+  packages_need "to build" "${BUILD_PACKAGES[@]}"
+  (cd "$BPI_ROOT" && step "build the validator, profile ci" cargo build --locked --profile ci -p bpi-validator)
+}
+
+validators_run() { # what tests/validators/storm.py takes
+  packages_need "to test" "${TEST_PACKAGES[@]}"
+  validators_build
+  python3 "$BPI_ROOT/tests/validators/storm.py" --program "$CARGO_TARGET_DIR/ci/bpi-validator" "$@"
+}
+
+validators_bench() { # what tests/validators/bench.py takes
+  packages_need "to test" "${TEST_PACKAGES[@]}"
+  validators_build
+  python3 "$BPI_ROOT/tests/validators/bench.py" --program "$CARGO_TARGET_DIR/ci/bpi-validator" "$@"
+}
