@@ -42,7 +42,8 @@ class Tree:
     def __init__(self, cache):
         self.place = cache / "tree"
         self.place.mkdir(parents=True, exist_ok=True)
-        self.environment = dict(os.environ, CARGO_TARGET_DIR=str(cache / "target"), RUSTFLAGS="-Awarnings")
+        # Between two mutants a few lines differ: what was compiled for the one before serves.
+        self.environment = dict(os.environ, CARGO_TARGET_DIR=str(cache / "target"), CARGO_INCREMENTAL="1", CARGO_PROFILE_CI_CODEGEN_UNITS="64")
         copy_of_the_tree(self.place)
 
     def build(self):

@@ -45,10 +45,13 @@ pub enum BytesError {
 #[derive(Clone, Debug, Default)]
 pub struct Writer(Vec<u8>);
 
+/// Room for what is written most often, a header or a vote, at once.
+const ROOM: usize = 512;
+
 impl Writer {
     /// Nothing yet.
     pub fn new() -> Self {
-        Self::default()
+        Self(Vec::with_capacity(ROOM))
     }
 
     /// One byte.

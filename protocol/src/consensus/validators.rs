@@ -215,7 +215,14 @@ impl Signers {
 
     /// In order.
     pub fn iter(self) -> impl Iterator<Item = ValidatorIndex> {
-        (0..VALIDATORS_MAX as u16).map(ValidatorIndex).filter(move |index| self.contains(*index))
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let next = ValidatorIndex(rest.trailing_zeros() as u16);
+            (rest != 0).then(|| {
+                rest &= rest - 1;
+                next
+            })
+        })
     }
 }
 

@@ -1,4 +1,8 @@
-//! A liar: it follows the protocol, and then says something else to some, signed with its own key.
+//! A liar: it follows the protocol, and then says something else to some or to all, signed with its own key: other headers, in turn and out of
+//! turn, with justifications that are none, backed by its own votes; votes for anything; what others have said, again or at another height.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
 
 use bpi_protocol::consensus::equivocation::Said;
 use bpi_protocol::consensus::header::Header;
@@ -13,79 +17,116 @@ use bpi_protocol::consensus::validators::Signers;
 use crate::rng::Rng;
 use crate::sets::{Sets, WRONG};
 
+/// A message on the wire, shared by all who are sent it.
+pub type Bytes = Rc<[u8]>;
+
 /// What the liars of a history share.
 pub struct Adversary {
-    heard: Vec<Vec<u8>>,
-    next: usize,
+    heard: VecDeque<(Bytes, Message)>,
     heard_max: usize,
+    /// What a liar has said instead of its last message, if it says the same to all.
+    same: Option<(usize, Bytes, Vec<Bytes>)>,
+}
+
+/// A liar, where it stands, and what it would say if it were honest.
+pub struct Turn<'a> {
+    /// The sets of the chain.
+    pub sets: &'a Sets,
+    /// Which node it is.
+    pub node: usize,
+    /// Its last final header.
+    pub tip: &'a Header,
+    /// Its clock.
+    pub clock_ms: u64,
+    /// What its core says.
+    pub message: &'a Message,
+    /// The bytes of that: the same ones for each receiver.
+    pub honest: &'a Bytes,
 }
 
 impl Adversary {
     /// One that remembers so many messages.
     pub fn new(heard_max: usize) -> Self {
-        Self { heard: Vec::new(), next: 0, heard_max }
+        Self { heard: VecDeque::new(), heard_max, same: None }
     }
 
     /// Remembers a message, to say it again some day.
-    pub fn hear(&mut self, bytes: &[u8]) {
-        if self.heard.len() < self.heard_max {
-            self.heard.push(bytes.to_vec());
-        } else {
-            self.heard[self.next] = bytes.to_vec();
-            self.next = (self.next + 1) % self.heard_max;
+    pub fn hear(&mut self, bytes: &Bytes, message: &Message) {
+        if self.heard.len() >= self.heard_max {
+            self.heard.pop_front();
         }
+        self.heard.push_back((bytes.clone(), message.clone()));
     }
 
     /// What it says to one of the others instead of a message.
-    #[allow(clippy::too_many_arguments)]
-    pub fn say(
-        &mut self,
-        rng: &mut Rng,
-        sets: &Sets,
-        node: usize,
-        tip: &Header,
-        clock_ms: u64,
-        message: &Message,
-        honest: Vec<u8>,
-    ) -> Vec<Vec<u8>> {
-        let Some(me) = crate::world::index_of(sets, node, message.height) else { return vec![honest] };
-        let liar = Liar { sets, node, me, tip, clock_ms, place: Place { chain: sets.chain, height: message.height } };
+    pub fn say(&mut self, rng: &mut Rng, turn: &Turn<'_>) -> Vec<Bytes> {
+        let Some(me) = crate::world::index_of(turn.sets, turn.node, turn.message.height) else {
+            return vec![turn.honest.clone()];
+        };
+        if let Some((node, honest, said)) = &self.same
+            && *node == turn.node
+            && Rc::ptr_eq(honest, turn.honest)
+        {
+            return said.clone();
+        }
+        let place = Place { chain: turn.sets.chain, height: turn.message.height };
+        let said = self.choose(
+            rng,
+            &Liar { sets: turn.sets, node: turn.node, me, tip: turn.tip, clock_ms: turn.clock_ms, place },
+            turn,
+        );
+        self.same = rng.chance(400).then(|| (turn.node, turn.honest.clone(), said.clone()));
+        said
+    }
+
+    fn choose(&mut self, rng: &mut Rng, liar: &Liar<'_>, turn: &Turn<'_>) -> Vec<Bytes> {
         let mut said = Vec::new();
-        match rng.below(10) {
-            0..=3 => said.push(honest),
+        match rng.below(12) {
+            0..=3 => said.push(turn.honest.clone()),
             4 => {}
-            5 => said.extend(self.replay(rng)),
+            5 => said.extend(self.replay(rng, turn.message.height)),
             6 => {
                 // Bytes that nobody would write.
-                let mut broken = honest;
+                let mut broken = turn.honest.to_vec();
                 let at = rng.below(broken.len() as u64) as usize;
                 broken[at] ^= 1 << rng.below(8);
                 if rng.chance(300) {
                     broken.truncate(at);
                 }
-                said.push(broken);
+                said.push(broken.into());
+            }
+            7 | 8 => {
+                said.extend(self.forge(rng, liar, turn.message));
+                if rng.chance(500) {
+                    said.push(turn.honest.clone());
+                }
             }
             _ => {
-                said.push(self.lie(rng, &liar, message));
+                said.push(self.lie(rng, liar, turn.message));
                 if rng.chance(300) {
-                    said.push(honest);
+                    said.push(turn.honest.clone());
                 }
             }
         }
         if rng.chance(50) {
-            said.extend(self.replay(rng));
+            said.extend(self.replay(rng, turn.message.height));
         }
         said
     }
 
-    fn replay(&self, rng: &mut Rng) -> Option<Vec<u8>> {
-        (!self.heard.is_empty()).then(|| rng.pick(&self.heard).clone())
+    /// Says again what was said, or puts it at another height.
+    fn replay(&self, rng: &mut Rng, height: Height) -> Option<Bytes> {
+        let (bytes, message) = self.heard.get(rng.below(self.heard.len() as u64) as usize)?;
+        if rng.chance(200) && message.height != height {
+            return Some(Message { height, body: message.body.clone() }.to_bytes().into());
+        }
+        Some(bytes.clone())
     }
 
-    fn lie(&self, rng: &mut Rng, liar: &Liar<'_>, message: &Message) -> Vec<u8> {
-        let known = self.headers(message);
+    fn lie(&mut self, rng: &mut Rng, liar: &Liar<'_>, message: &Message) -> Bytes {
+        let known = self.headers(message.height);
         let body = match &message.body {
-            Body::Proposal(proposal) => liar.proposal(rng, proposal, self.changes(message, proposal.round)),
+            Body::Proposal(proposal) => liar.proposal(rng, proposal, self.changes(message.height)),
             Body::Prepare(vote) => Body::Prepare(liar.vote(rng, vote, &known, Said::Prepare)),
             Body::Commit(commit) => {
                 let vote = liar.vote(rng, &commit.vote, &known, Said::Commit);
@@ -96,24 +137,64 @@ impl Adversary {
             Body::Final(last) => liar.end(rng, message.height, &[last.header]),
             other => other.clone(),
         };
-        Message { height: message.height, body }.to_bytes()
+        let lie = Message { height: message.height, body };
+        let bytes = lie.to_bytes().into();
+        if matches!(lie.body, Body::Proposal(_)) {
+            self.hear(&bytes, &lie);
+        }
+        bytes
     }
 
-    /// Headers of this height that it has heard of.
-    fn headers(&self, message: &Message) -> Vec<Header> {
-        let heard = self.heard.iter().filter_map(|bytes| Message::from_bytes(bytes).ok());
-        let proposals = heard.filter(|heard| heard.height == message.height).filter_map(|heard| match heard.body {
+    /// A proposal in or out of turn, and perhaps its own votes for it.
+    fn forge(&mut self, rng: &mut Rng, liar: &Liar<'_>, message: &Message) -> Vec<Bytes> {
+        let about = message.round().unwrap_or_default();
+        let order = liar.sets.order(message.height);
+        let led = (about.0..about.0 + order.len() as u32).map(Round);
+        let mut led = led.filter(|round| order[round.0 as usize % order.len()] == liar.me);
+        let round = if rng.chance(300) { about } else { led.next().unwrap_or(about) };
+        let (known, changes) = (self.headers(message.height), self.changes(message.height));
+        let header =
+            if known.is_empty() || rng.chance(700) { liar.another_header(rng, round) } else { *rng.pick(&known) };
+        let (header, justification) = match changes.iter().find_map(|change| change.prepared) {
+            Some(prepared) if round > Round(0) && rng.chance(200) => {
+                (prepared.0, Some(liar.borrowed(round, prepared, &changes)))
+            }
+            _ => (header, liar.justification(rng, round, changes)),
+        };
+        let digest = header.digest();
+        let signature = liar.sign(Said::Proposal(digest), round);
+        let proposal = Proposal { sender: liar.me, round, header, justification, signature };
+        let mut bodies = vec![Body::Proposal(Box::new(proposal))];
+        if rng.chance(600) {
+            let vote = |said| Vote { sender: liar.me, round, digest, signature: liar.sign(said, round) };
+            bodies.push(Body::Prepare(vote(Said::Prepare(digest))));
+            bodies.push(Body::Commit(Commit { vote: vote(Said::Commit(digest)), partials: None }));
+        }
+        let mut said = Vec::new();
+        for body in bodies {
+            let message = Message { height: message.height, body };
+            let bytes: Bytes = message.to_bytes().into();
+            self.hear(&bytes, &message);
+            said.push(bytes);
+        }
+        said
+    }
+
+    /// Headers of a height that it has heard of.
+    fn headers(&self, height: Height) -> Vec<Header> {
+        let heard = self.heard.iter().filter(|(_, heard)| heard.height == height);
+        let proposals = heard.filter_map(|(_, heard)| match &heard.body {
             Body::Proposal(proposal) => Some(proposal.header),
             _ => None,
         });
         proposals.collect()
     }
 
-    /// Round changes to a round that it has heard, without what they claim.
-    fn changes(&self, message: &Message, round: Round) -> Vec<SignedRoundChange> {
-        let heard = self.heard.iter().filter_map(|bytes| Message::from_bytes(bytes).ok());
-        let changes = heard.filter(|heard| heard.height == message.height).filter_map(|heard| match heard.body {
-            Body::RoundChange(change) if change.signed.round == round => Some(change.signed),
+    /// Round changes of a height that it has heard.
+    fn changes(&self, height: Height) -> Vec<RoundChange> {
+        let heard = self.heard.iter().filter(|(_, heard)| heard.height == height);
+        let changes = heard.filter_map(|(_, heard)| match &heard.body {
+            Body::RoundChange(change) => Some((**change).clone()),
             _ => None,
         });
         changes.collect()
@@ -140,7 +221,7 @@ impl Liar<'_> {
             nonce |= u64::from(WRONG) << 56;
         }
         let mut header = self.sets.header(self.tip, round, self.me, self.clock_ms, nonce);
-        match rng.below(12) {
+        match rng.below(16) {
             0 => header.height = header.height.next(),
             1 => header.parent = HeaderDigest([7; 32]),
             2 => header.time = self.tip.time,
@@ -148,21 +229,75 @@ impl Liar<'_> {
             4 => header.next_validators = self.tip.validators,
             5 => header.round = Round(rng.below(4) as u32),
             6 => header.proposer = ValidatorIndex(rng.below(6) as u16),
+            7 => header.epoch = header.epoch.next(),
+            8 => header.validators = self.sets.at(Height(header.height.0 + 2 * rng.below(4))).2,
             _ => {}
         }
         header
     }
 
-    fn proposal(&self, rng: &mut Rng, honest: &Proposal, changes: Vec<SignedRoundChange>) -> Body {
+    /// What a proposer of a round might show, who has no right to propose what it wants to.
+    fn justification(&self, rng: &mut Rng, round: Round, changes: Vec<RoundChange>) -> Option<Justification> {
+        if round == Round(0) {
+            return rng.chance(50).then(|| Justification { round_changes: Vec::new(), prepared: None });
+        }
+        let way = rng.below(6);
+        if way == 0 {
+            return None;
+        }
+        let own = SignedRoundChange {
+            sender: self.me,
+            round,
+            prepared: None,
+            signature: self.sign(Said::RoundChange(None), round),
+        };
+        let mut round_changes = vec![own];
+        let mut certificates = Vec::new();
+        for change in changes {
+            let signed = change.signed;
+            let fits = match way {
+                // Those of earlier rounds too.
+                1 | 2 => signed.round <= round,
+                // Those that claim nothing.
+                3 => signed.round == round && signed.prepared.is_none(),
+                _ => signed.round == round,
+            };
+            if fits && round_changes.iter().all(|other| other.sender != signed.sender) {
+                round_changes.push(signed);
+                certificates.extend(change.prepared.map(|(_, votes)| votes));
+            }
+        }
+        if way == 4 {
+            // One voice several times.
+            let twice = *rng.pick(&round_changes);
+            round_changes.resize(self.sets.at(self.place.height).0.quorum(), twice);
+        }
+        let prepared = if way == 5 || certificates.is_empty() { None } else { Some(*rng.pick(&certificates)) };
+        Some(Justification { round_changes, prepared })
+    }
+
+    /// Claims that a header was prepared later than its certificate says, so that it goes before another one.
+    fn borrowed(&self, round: Round, (header, votes): (Header, Votes), changes: &[RoundChange]) -> Justification {
+        let claim = Some(PreparedClaim { round: Round(round.0 - 1), digest: header.digest() });
+        let signature = self.sign(Said::RoundChange(claim), round);
+        let mut round_changes = vec![SignedRoundChange { sender: self.me, round, prepared: claim, signature }];
+        for signed in changes.iter().map(|change| change.signed).filter(|signed| signed.round == round) {
+            if round_changes.iter().all(|other| other.sender != signed.sender) {
+                round_changes.push(signed);
+            }
+        }
+        Justification { round_changes, prepared: Some(votes) }
+    }
+
+    fn proposal(&self, rng: &mut Rng, honest: &Proposal, changes: Vec<RoundChange>) -> Body {
         let mut proposal = honest.clone();
         match rng.below(5) {
             // Another header, with the same justification.
             0..=2 => proposal.header = self.another_header(rng, honest.round),
-            // One whose justification leaves out what was prepared.
+            // One whose justification leaves out what was prepared, or is none.
             3 => {
                 proposal.header = self.another_header(rng, honest.round);
-                let empty = changes.into_iter().filter(|change| change.prepared.is_none()).collect();
-                proposal.justification = Some(Justification { round_changes: empty, prepared: None });
+                proposal.justification = self.justification(rng, honest.round, changes);
             }
             _ => {
                 if let Some(justification) = &mut proposal.justification {
@@ -214,7 +349,7 @@ impl Liar<'_> {
     /// Forgets what it has prepared, or claims what it has not.
     fn round_change(&self, rng: &mut Rng, honest: &RoundChange, known: &[Header]) -> Body {
         let mut change = honest.clone();
-        match rng.below(5) {
+        match rng.below(6) {
             0..=1 => {
                 change.signed.prepared = None;
                 change.prepared = None;
@@ -228,9 +363,14 @@ impl Liar<'_> {
                 change.prepared = Some((header, Votes { round, signers: Signers::one(self.me), signature }));
             }
             3 => change.signed.round = Round(change.signed.round.0 + rng.below(6) as u32),
-            _ => {
+            4 => {
                 if let Some(claim) = &mut change.signed.prepared {
                     claim.round = Round(claim.round.0.saturating_sub(1));
+                }
+            }
+            _ => {
+                if let Some(claim) = &mut change.signed.prepared {
+                    claim.round = Round(change.signed.round.0.saturating_sub(1));
                 }
             }
         }

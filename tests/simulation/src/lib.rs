@@ -5,6 +5,7 @@
 //! one step, and after the healing nobody may be stuck.
 
 pub mod adversary;
+pub mod campaign;
 pub mod disk;
 pub mod model;
 pub mod oracle;

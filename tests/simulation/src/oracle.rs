@@ -18,6 +18,7 @@ enum Said {
         round: u32,
         digest: Digest,
         made_in: u32,
+        names: Names,
         changes: Vec<(u16, u32, Claim)>,
         prepared: Option<(u32, Vec<u16>)>,
     },
@@ -45,6 +46,26 @@ enum Said {
     Other,
 }
 
+/// What a header names of its place in the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Names {
+    height: u64,
+    parent: Digest,
+    time_ms: u64,
+    epoch: u64,
+    validators: Digest,
+    proposer: u16,
+}
+
+/// What the next header has to follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parent {
+    /// Digest of the last final header.
+    pub digest: Digest,
+    /// When that was made.
+    pub time_ms: u64,
+}
+
 /// What the oracle has to be told of a height: nothing that the node itself says.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -56,6 +77,8 @@ pub struct Facts {
     pub proposers: Vec<u16>,
     /// The node's own place, if it votes.
     pub me: Option<u16>,
+    /// The set that votes, by digest and epoch.
+    pub set: (Digest, u64),
 }
 
 /// Tells whether a signature of a validator covers bytes: of one validator, or the sum of several.
@@ -73,9 +96,15 @@ struct Known {
     fresh_prepares: Votes,
     fresh_commits: Votes,
     fresh_proposals: BTreeSet<(u32, Digest)>,
+    /// The latest round that each has changed to, of what was heard in this life in time.
+    fresh_changes: BTreeMap<u16, u32>,
     changes: BTreeMap<(u16, u32), Claim>,
+    /// What was proposed names these.
+    names: BTreeMap<Digest, Names>,
     /// Proposals that may be accepted, by round.
     proposals: BTreeSet<(u32, Digest)>,
+    /// The last certificate that its disk keeps.
+    kept: Claim,
     /// Headers that peers have shown to be final.
     finals: BTreeSet<Digest>,
     /// Headers that it has accepted in this life, so that it can take one for final.
@@ -92,7 +121,11 @@ struct Known {
 pub struct Oracle {
     heights: BTreeMap<u64, Known>,
     facts: BTreeMap<u64, Facts>,
-    /// A timer has run out, or the node has just begun, in this step.
+    /// The height that the node works on, and what it has to follow.
+    parent: Option<(u64, Parent)>,
+    /// Of the next height the last message of each kind from each peer: they count when it begins.
+    ahead: BTreeMap<(usize, u8), Vec<u8>>,
+    /// The timer of its round has run out, or the node has just begun, in this step.
     may_change: bool,
 }
 
@@ -139,6 +172,9 @@ fn header_digest(bytes: &[u8]) -> Digest {
     sha2::Sha256::new().chain_update(b"bpi.header.v1\0").chain_update(bytes).finalize().into()
 }
 
+/// Bytes of the longest statement.
+const STATEMENT_MAX: usize = 11 + 1 + 32 + 8 + 4 + 1 + 4 + 32;
+
 /// Statements as they are signed.
 struct Statements<'a> {
     facts: &'a Facts,
@@ -147,12 +183,19 @@ struct Statements<'a> {
 
 impl Statements<'_> {
     fn start(&self, kind: u8, round: u32) -> Vec<u8> {
-        let (height, round) = (self.height.to_be_bytes(), round.to_be_bytes());
-        [&b"bpi.ibft.v1"[..], &[kind], &self.facts.chain, &height, &round].concat()
+        let mut bytes = Vec::with_capacity(STATEMENT_MAX);
+        bytes.extend(b"bpi.ibft.v1");
+        bytes.push(kind);
+        bytes.extend(self.facts.chain);
+        bytes.extend(self.height.to_be_bytes());
+        bytes.extend(round.to_be_bytes());
+        bytes
     }
 
     fn on(&self, kind: u8, round: u32, digest: &Digest) -> Vec<u8> {
-        [self.start(kind, round), digest.to_vec()].concat()
+        let mut bytes = self.start(kind, round);
+        bytes.extend(digest);
+        bytes
     }
 
     fn change(&self, round: u32, claim: Claim) -> Vec<u8> {
@@ -179,7 +222,7 @@ fn read(bytes: &[u8], facts: &Facts, verify: Verify<'_>) -> Option<Said> {
         1 => {
             let (from, round) = (at.number(2)? as u16, at.number(4)? as u32);
             let header = at.take(HEADER)?;
-            let made_in = u32::from_be_bytes(header[9..13].try_into().ok()?);
+            let (made_in, names) = read_header(header)?;
             let digest = header_digest(header);
             let mut changes = Vec::new();
             let mut prepared = None;
@@ -205,6 +248,7 @@ fn read(bytes: &[u8], facts: &Facts, verify: Verify<'_>) -> Option<Said> {
                 round,
                 digest,
                 made_in,
+                names,
                 changes,
                 prepared,
             })
@@ -226,7 +270,10 @@ fn read(bytes: &[u8], facts: &Facts, verify: Verify<'_>) -> Option<Said> {
                 let digest = header_digest(at.take(HEADER)?);
                 let (certified, signers, sum) = (at.number(4)? as u32, at.signers()?, at.take(48)?);
                 let good = signers.len() >= needed && verify(&signers, &statements.on(2, certified, &digest), sum);
-                prepared = Some((digest, certified, signers)).filter(|_| good);
+                if !good {
+                    return None;
+                }
+                prepared = Some((digest, certified, signers));
             }
             Some(Said::RoundChange { from, round, claim, prepared })
         }
@@ -241,6 +288,19 @@ fn read(bytes: &[u8], facts: &Facts, verify: Verify<'_>) -> Option<Said> {
         }
         _ => Some(Said::Other),
     }
+}
+
+/// The round in which a header was made, and what it names.
+fn read_header(bytes: &[u8]) -> Option<(u32, Names)> {
+    let mut at = Cursor(bytes);
+    at.take(1)?;
+    let (height, made_in) = (at.number(8)?, at.number(4)? as u32);
+    let (parent, time_ms) = (at.digest()?, at.number(8)?);
+    // The log of receipts, the data, the inclusion list, the inbox, the chain of hashes, the seed.
+    at.take(40 + 32 + 32 + 40 + 40 + 49)?;
+    let (epoch, validators) = (at.number(8)?, at.digest()?);
+    at.take(32)?;
+    Some((made_in, Names { height, parent, time_ms, epoch, validators, proposer: at.number(2)? as u16 }))
 }
 
 fn read_change<'a>(at: &mut Cursor<'a>) -> Option<(u16, u32, Claim, &'a [u8])> {
@@ -258,12 +318,12 @@ fn height_of(bytes: &[u8]) -> Option<u64> {
 
 /// `JustifyPrePrepare` of algorithm 4, and that its header is the proposer's own unless it was prepared.
 fn is_justified(said: &Said, facts: &Facts) -> bool {
-    let Said::Proposal { from, round, digest, made_in, changes, prepared } = said else { return false };
+    let Said::Proposal { from, round, digest, made_in, changes, prepared, names } = said else { return false };
     if facts.proposers[*round as usize % facts.proposers.len()] != *from {
         return false;
     }
     if *round == 0 {
-        return *made_in == 0 && changes.is_empty();
+        return *made_in == 0 && names.proposer == *from && changes.is_empty();
     }
     let senders: BTreeSet<u16> = changes.iter().map(|(sender, ..)| *sender).collect();
     let right = changes.iter().all(|(sender, to, claim)| {
@@ -275,7 +335,7 @@ fn is_justified(said: &Said, facts: &Facts) -> bool {
     }
     let highest = changes.iter().filter_map(|(.., claim)| *claim).max_by_key(|(round, _)| *round);
     match (highest, prepared) {
-        (None, None) => made_in == round,
+        (None, None) => made_in == round && names.proposer == *from,
         (Some((in_round, value)), Some((certified, signers))) => {
             value == *digest && in_round == *certified && signers.len() >= needed
         }
@@ -287,36 +347,56 @@ impl Oracle {
     /// The node begins, or begins again after a crash: it has forgotten what it has heard.
     pub fn begin(&mut self) {
         self.may_change = true;
+        self.ahead.clear();
         for known in self.heights.values_mut() {
             known.fresh_prepares.clear();
             known.fresh_commits.clear();
             known.accepted_in_this_life = None;
             known.fresh_proposals.clear();
+            known.fresh_changes.clear();
             known.headers.clear();
         }
     }
 
-    /// A timer of the node has run out.
-    pub fn time_out(&mut self) {
-        self.may_change = true;
+    /// The timer of a round has run out. That of a round which the node has left means nothing.
+    pub fn time_out(&mut self, height: u64, round: u32) {
+        self.may_change |= self.heights.get(&height).is_none_or(|known| round >= known.round);
     }
 
     /// The node works on a height.
-    pub fn works_on(&mut self, height: u64, facts: Facts) {
-        self.facts.entry(height).or_insert(facts);
+    pub fn works_on(&mut self, height: u64, parent: Parent, facts: &dyn Fn(u64) -> Facts, verify: Verify<'_>) {
+        self.parent = Some((height, parent));
         self.heights = self.heights.split_off(&height);
         self.facts = self.facts.split_off(&height);
+        for bytes in std::mem::take(&mut self.ahead).into_values().filter(|bytes| height_of(bytes) == Some(height)) {
+            self.hears(height, 0, &bytes, facts, verify);
+        }
+    }
+
+    /// The node's disk keeps the certificate of a header.
+    pub fn keeps(&mut self, height: u64, round: u32, digest: Digest) {
+        self.heights.entry(height).or_default().kept = Some((round, digest));
+    }
+
+    /// An older disk was put back: certificates may be gone.
+    pub fn loses(&mut self) {
+        for known in self.heights.values_mut() {
+            known.kept = None;
+        }
     }
 
     /// The node receives a message while it works on a height.
-    pub fn hears(&mut self, working: u64, bytes: &[u8], facts: &dyn Fn(u64) -> Facts, verify: Verify<'_>) {
+    pub fn hears(&mut self, working: u64, from: usize, bytes: &[u8], facts: &dyn Fn(u64) -> Facts, verify: Verify<'_>) {
         let Some(height) = height_of(bytes).filter(|height| *height == working || *height == working + 1) else {
             return;
         };
-        let facts = self.facts.entry(height).or_insert_with(|| facts(height)).clone();
-        let Some(said) = read(bytes, &facts, verify) else { return };
+        if height > working {
+            self.ahead.insert((from, bytes[1]), bytes.to_vec());
+        }
+        let facts = &*self.facts.entry(height).or_insert_with(|| facts(height));
+        let Some(said) = read(bytes, facts, verify) else { return };
         let known = self.heights.entry(height).or_default();
-        known.take(&said, &facts, height == working);
+        known.take(&said, facts, height == working);
     }
 
     /// The node sends a message.
@@ -325,12 +405,19 @@ impl Oracle {
     /// A sentence when it may not.
     pub fn says(&mut self, bytes: &[u8], facts: &dyn Fn(u64) -> Facts, verify: Verify<'_>) -> Result<(), String> {
         let Some(height) = height_of(bytes) else { return Err("no message".to_owned()) };
-        let facts = self.facts.entry(height).or_insert_with(|| facts(height)).clone();
-        let Some(said) = read(bytes, &facts, verify) else { return Err("it is not signed".to_owned()) };
+        let facts = &*self.facts.entry(height).or_insert_with(|| facts(height));
+        let Some(said) = read(bytes, facts, verify) else { return Err("it is not signed".to_owned()) };
         let may_change = self.may_change;
         let known = self.heights.entry(height).or_default();
-        known.may_say(&said, &facts, may_change)?;
-        known.take(&said, &facts, true);
+        known.may_say(&said, facts, may_change)?;
+        known.take(&said, facts, true);
+        if let Said::Prepare { digest, .. } | Said::Commit { digest, .. } = &said
+            && let Some((_, parent)) = self.parent.filter(|(working, _)| *working == height)
+            && let Some(names) = known.names.get(digest)
+            && !follows(names, height, &parent, facts)
+        {
+            return Err(format!("it votes for a header that does not follow height {}", height - 1));
+        }
         Ok(())
     }
 
@@ -367,16 +454,21 @@ impl Oracle {
             }
         }
         let Some(me) = facts.me.filter(|_| votes) else { return Ok(()) };
-        let Some((round, value)) = known.accepted_in_this_life.filter(|(round, _)| *round == known.round) else {
-            return Ok(());
-        };
+        known.has_followed(facts, me)?;
+        let round = known.round;
+        let said = known.own.contains_key(&(round, 3));
         // It may have gone on to a round that it is about to lead.
         let leads_later = known
             .changes
             .keys()
             .any(|(_, to)| *to > round && facts.proposers[*to as usize % facts.proposers.len()] == me);
+        if known.kept.is_some_and(|(certified, _)| certified == round) && !said && !leads_later {
+            return Err(format!("it keeps a certificate of round {round}, and has not said COMMIT"));
+        }
+        let Some((_, value)) = known.accepted_in_this_life.filter(|(accepted, _)| *accepted == round) else {
+            return Ok(());
+        };
         let prepared = known.fresh_prepares.get(&(round, value)).is_some_and(|senders| senders.len() >= needed);
-        let said = known.own.contains_key(&(round, 3));
         if prepared && !said && !leads_later {
             return Err(format!("a quorum has said PREPARE in round {round}, and this node has not said COMMIT"));
         }
@@ -384,7 +476,38 @@ impl Oracle {
     }
 }
 
+/// The header is of the height after its parent's, later than that, and for the set that votes.
+fn follows(names: &Names, height: u64, parent: &Parent, facts: &Facts) -> bool {
+    names.height == height
+        && names.parent == parent.digest
+        && names.time_ms > parent.time_ms
+        && (names.validators, names.epoch) == facts.set
+        && usize::from(names.proposer) < facts.validators
+}
+
+fn bytes_of(claim: Claim) -> Vec<u8> {
+    claim.map_or_else(Vec::new, |(round, digest)| [&round.to_be_bytes()[..], &digest].concat())
+}
+
 impl Known {
+    /// Line 9 of algorithm 3: when f+1 others have gone to later rounds the node is in one that f+1 have reached, or is about to lead one.
+    fn has_followed(&self, facts: &Facts, me: u16) -> Result<(), String> {
+        let mut later: Vec<u32> = self.fresh_changes.values().copied().filter(|round| *round > self.round).collect();
+        later.sort_unstable_by(|one, other| other.cmp(one));
+        let Some(reached) = later.get(faults(facts.validators)).copied() else { return Ok(()) };
+        let leads = self.changes.keys().any(|(_, to)| {
+            let senders = self.changes.keys().filter(|(_, other)| other == to).count();
+            *to >= reached
+                && facts.proposers[*to as usize % facts.proposers.len()] == me
+                && senders >= quorum(facts.validators)
+        });
+        if leads {
+            Ok(())
+        } else {
+            Err(format!("f+1 others have gone to round {reached}, and it stays in {}", self.round))
+        }
+    }
+
     fn take(&mut self, said: &Said, facts: &Facts, in_time: bool) {
         let known_validator = |from: &u16| usize::from(*from) < facts.validators;
         match said {
@@ -407,7 +530,7 @@ impl Known {
             }
             Said::RoundChange { from, round, claim, prepared } if known_validator(from) => {
                 let proved = match (claim, prepared) {
-                    (None, _) => true,
+                    (None, prepared) => prepared.is_none(),
                     (Some((in_round, value)), Some((digest, certified, _))) => {
                         in_round < round && in_round == certified && value == digest
                     }
@@ -415,9 +538,14 @@ impl Known {
                 };
                 if proved {
                     self.changes.insert((*from, *round), *claim);
+                    if in_time {
+                        let latest = self.fresh_changes.entry(*from).or_default();
+                        *latest = (*latest).max(*round);
+                    }
                 }
             }
-            Said::Proposal { round, digest, .. } if is_justified(said, facts) => {
+            Said::Proposal { round, digest, names, .. } if is_justified(said, facts) => {
+                self.names.insert(*digest, *names);
                 self.proposals.insert((*round, *digest));
                 self.fresh_proposals.insert((*round, *digest));
             }
@@ -496,7 +624,7 @@ impl Known {
                 self.once(*round, 3, digest)
             }
             Said::RoundChange { from, round, claim, .. } => {
-                let what = format!("{claim:?}").into_bytes();
+                let what = bytes_of(*claim);
                 if again(self, *round, 0, &what) {
                     return Ok(());
                 }

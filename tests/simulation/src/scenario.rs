@@ -48,6 +48,10 @@ pub struct Scenario {
     pub epoch: u64,
     /// When everything heals.
     pub heal_ms: u64,
+    /// How long a host takes to make or to check a header, at most.
+    pub host_ms: u64,
+    /// Chance that a timer that has been replaced runs out all the same: it was on its way.
+    pub old_timers: u64,
 }
 
 impl Scenario {
@@ -84,6 +88,8 @@ impl Scenario {
             skew_ms: if rng.chance(500) { 0 } else { rng.between(1, 400) },
             epoch: rng.between(2, 6),
             heal_ms: rng.between(4_000, 30_000),
+            host_ms: if rng.chance(500) { 2 } else { rng.between(2, 400) },
+            old_timers: if rng.chance(500) { 0 } else { rng.between(1, 500) },
         }
     }
 

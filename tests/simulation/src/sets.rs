@@ -1,6 +1,6 @@
 //! The validator sets of a simulated chain: one key more than a set has members, and each epoch leaves out another one.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bpi_protocol::consensus::header::Header;
 use bpi_protocol::consensus::ids::{ChainId, Epoch, Height, SetDigest, TimeMs, ValidatorIndex};
@@ -15,11 +15,17 @@ use crate::scheme::{ToyKey, ToyScheme};
 /// Header time of a genesis, ms.
 pub const GENESIS_MS: u64 = 1_000_000;
 
-/// All sets, and the rule of which follows which.
+/// Epochs with a set of their own; the last set stays.
+const EPOCHS: usize = 64;
+
+/// A set, what checks it, and its name.
+type Member = (Arc<ValidatorSet>, ToyScheme, SetDigest);
+
+/// All sets, and the rule of which follows which. A set is made when it is first asked for.
 #[derive(Clone)]
 pub struct Sets {
     keys: Arc<Vec<ToyKey>>,
-    sets: Arc<Vec<(Arc<ValidatorSet>, ToyScheme, SetDigest)>>,
+    sets: Arc<[OnceLock<Member>]>,
     epoch_heights: u64,
     /// The chain that they are for.
     pub chain: ChainId,
@@ -32,21 +38,16 @@ impl Sets {
     pub fn new(validators: usize, epoch_heights: u64) -> Self {
         let keys: Arc<Vec<ToyKey>> =
             Arc::new((1..=validators as u64 + 1).map(|n| ToyKey(n * 0x1234_5678_9abc_def1)).collect());
-        let make = |epoch: u64| {
-            let left_out = (epoch % keys.len() as u64) as usize;
-            let chosen: Vec<ToyKey> =
-                keys.iter().enumerate().filter(|(at, _)| *at != left_out).map(|(_, key)| *key).collect();
-            let member = |key: &ToyKey| Validator { key: key.public(), possession: Signature([0; 48]), weight: 1 };
-            let set = ValidatorSet::new(Epoch(epoch), chosen.iter().map(member).collect());
-            // Between one and 128 different keys: that is a set.
-            set.ok().map(|set| {
-                let digest = set.digest();
-                (Arc::new(set), ToyScheme(Arc::new(chosen)), digest)
-            })
-        };
-        let sets: Vec<_> = (0..64).filter_map(make).collect();
-        let genesis = light::genesis(&sets[0].0, TimeMs(GENESIS_MS));
-        Self { keys, sets: Arc::new(sets), epoch_heights, chain: light::chain_of(&genesis), genesis }
+        let first = set_of(&keys, 0);
+        let genesis = light::genesis(&first.0, TimeMs(GENESIS_MS));
+        let sets: Arc<[OnceLock<Member>]> =
+            std::iter::once(OnceLock::from(first)).chain((1..EPOCHS).map(|_| OnceLock::new())).collect();
+        Self { keys, sets, epoch_heights, chain: light::chain_of(&genesis), genesis }
+    }
+
+    /// How many nodes there are.
+    pub fn nodes(&self) -> usize {
+        self.keys.len()
     }
 
     /// The key of a node.
@@ -55,9 +56,10 @@ impl Sets {
     }
 
     /// The set that votes on a height, and what checks it.
-    pub fn at(&self, height: Height) -> &(Arc<ValidatorSet>, ToyScheme, SetDigest) {
+    pub fn at(&self, height: Height) -> &Member {
         let epoch = (height.0.saturating_sub(1) / self.epoch_heights.max(1)) as usize;
-        &self.sets[epoch.min(self.sets.len() - 1)]
+        let epoch = epoch.min(EPOCHS - 1);
+        self.sets[epoch].get_or_init(|| set_of(&self.keys, epoch))
     }
 
     /// Where a node stands in a set.
@@ -103,6 +105,25 @@ impl Sets {
             ..Header::default()
         }
     }
+}
+
+/// The set of an epoch.
+fn set_of(keys: &[ToyKey], epoch: usize) -> Member {
+    let left_out = epoch % keys.len();
+    let chosen: Vec<ToyKey> = keys.iter().enumerate().filter(|(at, _)| *at != left_out).map(|(_, key)| *key).collect();
+    let member = |key: &ToyKey| Validator { key: key.public(), possession: Signature([0; 48]), weight: 1 };
+    match ValidatorSet::new(Epoch(epoch as u64), chosen.iter().map(member).collect()) {
+        Ok(set) => {
+            let digest = set.digest();
+            (Arc::new(set), ToyScheme(Arc::new(chosen)), digest)
+        }
+        Err(error) => unreachable!("between one and 128 different keys are a set: {error}"),
+    }
+}
+
+/// True for contents that no honest validator accepts: the mark, or a next set that is not the schedule's.
+pub fn is_wrong(sets: &Sets, header: &Header) -> bool {
+    header.da_root[0] == WRONG || header.next_validators != sets.at(header.height.next()).2
 }
 
 /// Marks contents that no honest validator accepts.

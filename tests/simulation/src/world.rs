@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::rc::Rc;
 
 use bpi_protocol::consensus::equivocation::Step;
 use bpi_protocol::consensus::header::Header;
@@ -11,23 +12,23 @@ use bpi_protocol::consensus::scheme::{Scheme as _, Signature};
 use bpi_protocol::consensus::statement::Place;
 use bpi_protocol::consensus::validators::Signers;
 use bpi_validator::core::timing::Timing;
-use bpi_validator::core::{Core, Effect, Input, Peer};
+use bpi_validator::core::{Core, Effect, Input, Peer, Record};
 use bpi_validator::replica::{Act, Replica};
 
-use crate::adversary::Adversary;
+use crate::adversary::{Adversary, Bytes, Turn};
 use crate::disk::Disk;
-use crate::oracle::{Facts, Oracle};
+use crate::oracle::{Facts, Oracle, Parent};
 use crate::rng::Rng;
 use crate::scenario::{Fault, Scenario};
 use crate::scheme::ToyScheme;
-use crate::sets::{GENESIS_MS, NodeSchedule, Sets, WRONG};
+use crate::sets::{GENESIS_MS, NodeSchedule, Sets, is_wrong};
 
 /// Lengths of rounds in a simulation.
 pub const TIMING: Timing = Timing { block_ms: 250, round_ms: 1000, doublings_max: 3 };
 /// Heights that must become final after the network has healed.
 const HEIGHTS_AFTER: u64 = 3;
-/// How long that may take, in ms: some rounds of the greatest length.
-const PATIENCE_MS: u64 = 120_000;
+/// What that may take beside the rounds, in ms: catching up, and messages still on their way.
+const SETTLING_MS: u64 = 10_000;
 /// Events of a history, at most: it would be a storm.
 const EVENTS_MAX: u64 = 400_000;
 /// How far ahead of a validator's clock a header may be, in ms.
@@ -45,7 +46,7 @@ pub enum Violation {
     Fork(Height),
     /// A node has taken a header of this height for final that is not: its seal does not hold, or it does not follow its parent.
     Seal(Node, Height),
-    /// A header whose contents are wrong is final at this height.
+    /// An honest node has voted for a header whose contents are wrong, or taken it for final, at this height.
     Contents(Height),
     /// An honest node has signed two things for one step of this height and round.
     DoubleSignature(Node, Height, Round),
@@ -77,7 +78,7 @@ struct Process {
 }
 
 enum Event {
-    Deliver { process: usize, from: usize, bytes: std::rc::Rc<[u8]> },
+    Deliver { process: usize, from: usize, bytes: Bytes },
     Timer { process: usize, life: u64, number: u64, height: Height, round: Round },
     Propose { process: usize, life: u64, height: Height, round: Round },
     Checked { process: usize, life: u64, digest: HeaderDigest, valid: bool },
@@ -86,6 +87,33 @@ enum Event {
     Cut,
     Heal,
 }
+
+/// An event at a moment; of those of one moment the first that was asked for comes first.
+struct Due {
+    at_ms: u64,
+    seq: u64,
+    event: Event,
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at_ms, self.seq).cmp(&(other.at_ms, other.seq))
+    }
+}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Due {}
 
 /// What a history came to.
 #[derive(Clone, Debug, Default)]
@@ -102,6 +130,8 @@ pub struct Outcome {
     pub crashes: u64,
     /// Pieces of evidence.
     pub evidence: u64,
+    /// From the healing until all honest nodes have come far enough.
+    pub healing_ms: u64,
 }
 
 /// A history that runs.
@@ -111,14 +141,13 @@ pub struct World {
     rng: Rng,
     now_ms: u64,
     seq: u64,
-    queue: BinaryHeap<Reverse<(u64, u64)>>,
-    events: BTreeMap<u64, Event>,
+    queue: BinaryHeap<Reverse<Due>>,
     processes: Vec<Process>,
     adversary: Adversary,
     cut: Vec<Vec<bool>>,
     healed: bool,
     finals: BTreeMap<u64, HeaderDigest>,
-    spoken: BTreeMap<(usize, u64, u32, Step), Vec<u8>>,
+    spoken: BTreeMap<(usize, u64, u32, Step), (Option<Round>, HeaderDigest)>,
     wrong: BTreeSet<HeaderDigest>,
     /// Honest nodes that have had an older log put back.
     restored: Vec<usize>,
@@ -169,7 +198,6 @@ impl World {
             now_ms: GENESIS_MS,
             seq: 0,
             queue: BinaryHeap::new(),
-            events: BTreeMap::new(),
             processes,
             adversary: Adversary::new(HEARD_MAX),
             cut: vec![vec![false; count]; count],
@@ -210,8 +238,7 @@ impl World {
 
     fn after(&mut self, delay_ms: u64, event: Event) {
         self.seq += 1;
-        self.queue.push(Reverse((self.now_ms + delay_ms, self.seq)));
-        self.events.insert(self.seq, event);
+        self.queue.push(Reverse(Due { at_ms: self.now_ms + delay_ms, seq: self.seq, event }));
     }
 
     fn violate(&mut self, violation: Violation) {
@@ -220,19 +247,29 @@ impl World {
     }
 
     fn go(&mut self) {
-        while let Some(Reverse((at_ms, seq))) = self.queue.pop() {
+        while let Some(Reverse(Due { at_ms, event, .. })) = self.queue.pop() {
             self.now_ms = at_ms;
             self.outcome.events += 1;
             if self.outcome.events > EVENTS_MAX {
                 return self.violate(Violation::Storm);
             }
-            if let Some(event) = self.events.remove(&seq) {
-                self.on(event);
-            }
+            self.on(event);
             if self.outcome.violation.is_some() || self.is_over() {
                 return;
             }
         }
+        // Nobody has anything more to say, and not even a timer runs.
+        if let Some((node, height)) = self.behind() {
+            self.violate(Violation::Stuck(node, height));
+        }
+    }
+
+    /// An honest node that has not come far enough.
+    fn behind(&self) -> Option<(Node, Height)> {
+        let mut behind = self.processes.iter().filter(|process| self.scenario.fault(process.node).is_none());
+        behind
+            .find(|process| process.disk.tip().height.0 < self.target)
+            .map(|process| (process.node, process.disk.tip().height))
     }
 
     /// All honest nodes have come far enough after the network has healed; or it has taken too long.
@@ -240,13 +277,12 @@ impl World {
         if !self.healed {
             return false;
         }
-        let behind = self
-            .processes
-            .iter()
-            .find(|process| self.scenario.fault(process.node).is_none() && process.disk.tip().height.0 < self.target);
-        match behind.map(|process| (process.node, process.disk.tip().height)) {
-            None => true,
-            Some((node, height)) if self.now_ms > GENESIS_MS + self.scenario.heal_ms + PATIENCE_MS => {
+        match self.behind() {
+            None => {
+                self.outcome.healing_ms = self.now_ms - GENESIS_MS - self.scenario.heal_ms;
+                true
+            }
+            Some((node, height)) if self.now_ms > GENESIS_MS + self.scenario.heal_ms + self.patience_ms() => {
                 self.violate(Violation::Stuck(node, height));
                 true
             }
@@ -254,11 +290,21 @@ impl World {
         }
     }
 
+    /// How long the heights after the healing may take: of the first the round that everybody is in, those of f faulty proposers and a good one,
+    /// each of the greatest length; of the others f + 1 rounds from the first on.
+    fn patience_ms(&self) -> u64 {
+        let faults = bpi_protocol::consensus::validators::faults(self.scenario.validators) as u32;
+        let greatest = TIMING.length_ms(Round(TIMING.doublings_max));
+        let other = TIMING.block_ms + TIMING.offset_ms(Round(faults + 1));
+        u64::from(faults + 2) * greatest + (HEIGHTS_AFTER - 1) * other + SETTLING_MS
+    }
+
     fn on(&mut self, event: Event) {
         match event {
             Event::Deliver { process, from, bytes } => self.deliver(process, from, &bytes),
             Event::Timer { process, life, number, height, round } => {
-                if self.lives(process, life) && self.processes[process].timer == number {
+                let replaced = self.processes[process].timer != number;
+                if self.lives(process, life) && (!replaced || self.rng.chance(self.scenario.old_timers)) {
                     self.tell(|world| format!("{} timer of height {height} round {round}", world.name(process)));
                     self.input(process, Input::Timer { height, round });
                 }
@@ -312,6 +358,7 @@ impl World {
         let (replica, acts) = Replica::start(core, schedule, tip, recovered, now_ms);
         self.processes[process].replica = Some(replica);
         self.processes[process].oracle.begin();
+        self.works_on(process, &tip);
         self.carry_out(process, acts);
         self.rests(process);
         for other in 0..self.processes.len() {
@@ -336,6 +383,7 @@ impl World {
             let records = self.rng.below(4) as usize;
             let heights = if self.rng.chance(300) { self.rng.below(4) as usize } else { 0 };
             self.processes[process].disk.restore_older(records, heights);
+            self.processes[process].oracle.loses();
         }
         let down = self.rng.below(self.scenario.down_ms + 1);
         self.after(down, Event::Restart { process });
@@ -407,21 +455,34 @@ impl World {
     }
 
     fn input(&mut self, process: usize, input: Input) {
+        if let Input::Timer { height, round } = &input {
+            self.processes[process].oracle.time_out(height.0, round.0);
+        }
         let now_ms = self.clock(process);
         let Some(replica) = &mut self.processes[process].replica else { return };
-        let (timer, working) = (matches!(input, Input::Timer { .. }), replica.tip().height.next());
-        let bytes = match &input {
-            Input::Message { message, .. } if self.is_honest(process) => Some(message.to_bytes()),
-            _ => None,
-        };
-        let Some(replica) = &mut self.processes[process].replica else { return };
         let acts = replica.step(now_ms, input);
-        if timer {
-            self.processes[process].oracle.time_out();
-        }
-        if let Some(bytes) = bytes {
-            let (facts, verify) = (facts_of(&self.sets, self.processes[process].node), verify_of(&self.sets, &bytes));
-            self.processes[process].oracle.hears(working.0, &bytes, &facts, &verify);
+        self.carry_out(process, acts);
+        self.rests(process);
+    }
+
+    /// A node hears a message: its witness too, and what it owes a peer that is behind it.
+    fn hear(&mut self, process: usize, from: usize, message: Message, bytes: &Bytes) {
+        let now_ms = self.clock(process);
+        let honest = self.is_honest(process);
+        let Process { replica, oracle, node, .. } = &mut self.processes[process];
+        let (Some(replica), node) = (replica, *node) else { return };
+        let (working, height) = (replica.tip().height.next(), message.height);
+        let is_behind = height < working && !matches!(message.body, Body::Final(_));
+        let peer = Peer(from as u32);
+        let acts = replica.step(now_ms, Input::Message { from: peer, message });
+        if honest {
+            let (facts, verify) = (facts_of(&self.sets, node), verify_of(&self.sets, bytes));
+            oracle.hears(working.0, from, bytes, &facts, &verify);
+            drop((facts, verify));
+            if is_behind && !acts.contains(&Act::Serve { to: peer, height }) {
+                let sentence = format!("a peer works on height {height}, and this node does not send it what is final");
+                self.violate(Violation::Rule(node, sentence));
+            }
         }
         self.carry_out(process, acts);
         self.rests(process);
@@ -431,14 +492,24 @@ impl World {
         self.scenario.fault(self.processes[process].node).is_none()
     }
 
+    /// Tells the oracle that a node goes on after a final header.
+    fn works_on(&mut self, process: usize, tip: &Header) {
+        let Process { node, oracle, .. } = &mut self.processes[process];
+        let (height, scheme) = (tip.height.next(), &self.sets.at(tip.height.next()).1);
+        oracle.works_on(height.0, parent_of(tip), &facts_of(&self.sets, *node), &verifier(scheme));
+    }
+
     /// Asks the oracle about what a node sends.
-    fn consult(&mut self, process: usize, message: &Message) {
+    fn consult(&mut self, process: usize, bytes: &[u8]) {
         if !self.is_honest(process) {
             return;
         }
-        let (node, bytes) = (self.processes[process].node, message.to_bytes());
-        let (facts, verify) = (facts_of(&self.sets, node), verify_of(&self.sets, &bytes));
-        if let Err(sentence) = self.processes[process].oracle.says(&bytes, &facts, &verify) {
+        let Process { node, oracle, .. } = &mut self.processes[process];
+        let node = *node;
+        let (facts, verify) = (facts_of(&self.sets, node), verify_of(&self.sets, bytes));
+        let judged = oracle.says(bytes, &facts, &verify);
+        drop((facts, verify));
+        if let Err(sentence) = judged {
             self.violate(Violation::Rule(node, sentence));
         }
     }
@@ -454,7 +525,7 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, process: usize, from: usize, bytes: &[u8]) {
+    fn deliver(&mut self, process: usize, from: usize, bytes: &Bytes) {
         if self.processes[process].replica.is_none() {
             return;
         }
@@ -466,9 +537,14 @@ impl World {
                     format!("{by} → {to}: {} of height {}{round}", message.name(), message.height)
                 });
                 if self.scenario.fault(self.processes[process].node) == Some(Fault::Liar) {
-                    self.adversary.hear(bytes);
+                    self.adversary.hear(bytes, &message);
                 }
-                self.input(process, Input::Message { from: Peer(from as u32), message });
+                if let Body::Proposal(proposal) = &message.body
+                    && is_wrong(&self.sets, &proposal.header)
+                {
+                    self.wrong.insert(proposal.header.digest());
+                }
+                self.hear(process, from, message, bytes);
             }
             Err(_) => self.refuse(process, from, "malformed"),
         }
@@ -498,14 +574,9 @@ impl World {
     }
 
     fn check(&mut self, process: usize, header: &Header) {
-        let right = header.da_root[0] != WRONG
-            && header.next_validators == self.sets.at(header.height.next()).2
-            && header.time.0 <= self.clock(process) + DRIFT_MS;
-        if header.da_root[0] == WRONG {
-            self.wrong.insert(header.digest());
-        }
+        let right = !is_wrong(&self.sets, header) && header.time.0 <= self.clock(process) + DRIFT_MS;
         let life = self.processes[process].life;
-        let delay = self.rng.below(3);
+        let delay = self.rng.between(0, self.scenario.host_ms);
         self.after(delay, Event::Checked { process, life, digest: header.digest(), valid: right });
     }
 
@@ -516,29 +587,31 @@ impl World {
         let life = self.processes[process].life;
         let fragile = !self.healed && self.scenario.crash_every_ms > 0;
         for act in acts {
-            if fragile && self.rng.below(4000) == 0 {
+            if fragile && self.rng.chance(1) {
                 return self.crash(process);
             }
             match act {
                 Act::Core(Effect::Persist(record)) => {
+                    if let Record::Prepared { header, votes } = &record {
+                        let oracle = &mut self.processes[process].oracle;
+                        oracle.keeps(header.height.0, votes.round.0, header.digest().0);
+                    }
                     if !self.processes[process].disk.persist(record) {
                         self.tell(|world| format!("{}: the watermark forbids a vote", world.name(process)));
                         return self.input(process, Input::Failed);
                     }
                 }
                 Act::Core(Effect::Broadcast(message)) => {
-                    self.witness(process, &message);
-                    self.consult(process, &message);
+                    let bytes = self.speak(process, &message);
                     for to in 0..self.processes.len() {
                         if to != process {
-                            self.send(process, to, &message);
+                            self.send(process, to, &message, &bytes);
                         }
                     }
                 }
                 Act::Core(Effect::Send { to, message }) => {
-                    self.witness(process, &message);
-                    self.consult(process, &message);
-                    self.send(process, to.0 as usize, &message);
+                    let bytes = self.speak(process, &message);
+                    self.send(process, to.0 as usize, &message, &bytes);
                 }
                 Act::Core(Effect::SetTimer { height, round, at_ms }) => {
                     self.processes[process].timer += 1;
@@ -547,7 +620,8 @@ impl World {
                     self.after(delay, Event::Timer { process, life, number, height, round });
                 }
                 Act::Core(Effect::Propose { height, round, not_before_ms }) => {
-                    let delay = not_before_ms.saturating_sub(self.clock(process));
+                    let wait = not_before_ms.saturating_sub(self.clock(process));
+                    let delay = wait + self.rng.between(0, self.scenario.host_ms);
                     self.after(delay, Event::Propose { process, life, height, round });
                 }
                 Act::Core(Effect::Check(header)) => self.check(process, &header),
@@ -572,7 +646,8 @@ impl World {
                 Act::Serve { to, height } => {
                     if let Some((header, seal)) = self.processes[process].disk.get(height) {
                         let message = Message { height, body: Body::Final(Box::new(Final { header, seal })) };
-                        self.send(process, to.0 as usize, &message);
+                        let bytes = message.to_bytes().into();
+                        self.send(process, to.0 as usize, &message, &bytes);
                     }
                 }
                 Act::Stranded { height } => self.violate(Violation::Stuck(node, height)),
@@ -580,21 +655,36 @@ impl World {
         }
     }
 
-    /// An honest node's vote: there must be no other for the step in all its lives.
+    /// A node says something: may it?
+    fn speak(&mut self, process: usize, message: &Message) -> Bytes {
+        let bytes: Bytes = message.to_bytes().into();
+        self.witness(process, message);
+        self.consult(process, &bytes);
+        bytes
+    }
+
+    /// An honest node's vote: there must be no other for the step in all its lives, and it is not for wrong contents.
     fn witness(&mut self, process: usize, message: &Message) {
         let node = self.processes[process].node;
         if self.scenario.fault(node).is_some() {
             return;
         }
         let (step, said) = match &message.body {
-            Body::Proposal(proposal) => (Step::Proposal, proposal.header.digest().0.to_vec()),
-            Body::Prepare(vote) => (Step::Prepare, vote.digest.0.to_vec()),
-            Body::Commit(commit) => (Step::Commit, commit.vote.digest.0.to_vec()),
-            Body::RoundChange(change) => (Step::RoundChange, format!("{:?}", change.signed.prepared).into_bytes()),
+            Body::Proposal(proposal) => (Step::Proposal, (None, proposal.header.digest())),
+            Body::Prepare(vote) => (Step::Prepare, (None, vote.digest)),
+            Body::Commit(commit) => (Step::Commit, (None, commit.vote.digest)),
+            Body::RoundChange(change) => {
+                let claim = change.signed.prepared;
+                let digest = claim.map_or(HeaderDigest::default(), |claim| claim.digest);
+                (Step::RoundChange, (claim.map(|claim| claim.round), digest))
+            }
             Body::Status | Body::Request | Body::Final(_) => return,
         };
         let round = message.round().unwrap_or_default();
-        let former = self.spoken.insert((node, message.height.0, round.0, step), said.clone());
+        if !self.wrong.is_empty() && self.wrong.contains(&said.1) {
+            self.violate(Violation::Contents(message.height));
+        }
+        let former = self.spoken.insert((node, message.height.0, round.0, step), said);
         if former.is_some_and(|former| former != said) {
             self.violate(Violation::DoubleSignature(node, message.height, round));
         }
@@ -614,15 +704,14 @@ impl World {
         if let Err(sentence) = self.processes[process].oracle.finalises(height.0, digest.0) {
             self.violate(Violation::Rule(node, sentence));
         }
-        let facts = facts_of(&self.sets, node)(height.next().0);
-        self.processes[process].oracle.works_on(height.next().0, facts);
+        self.works_on(process, &header);
         let (set, scheme, _) = self.sets.at(height);
         let place = Place { chain: self.sets.chain, height };
         let sealed = seal.check(place, &header, set, scheme).is_ok();
         if !sealed || bpi_protocol::consensus::light::check_continuity(&parent, &header, set).is_err() {
             self.violate(Violation::Seal(node, height));
         }
-        if self.wrong.contains(&digest) || header.da_root[0] == WRONG {
+        if is_wrong(&self.sets, &header) {
             self.violate(Violation::Contents(height));
         }
         let known = *self.finals.entry(height.0).or_insert(digest);
@@ -633,31 +722,29 @@ impl World {
         self.outcome.round = self.outcome.round.max(seal.round().0);
     }
 
-    fn send(&mut self, from: usize, to: usize, message: &Message) {
+    fn send(&mut self, from: usize, to: usize, message: &Message, honest: &Bytes) {
         let node = self.processes[from].node;
         match self.scenario.fault(node) {
             Some(Fault::Liar) => {
-                let honest = message.to_bytes();
-                let sets = self.sets.clone();
-                let tip = *self.processes[from].disk.tip();
-                let clock = self.clock(from);
-                let said = self.adversary.say(&mut self.rng, &sets, node, &tip, clock, message, honest);
+                let clock_ms = self.clock(from);
+                let (sets, tip) = (&self.sets, self.processes[from].disk.tip());
+                let said = self.adversary.say(&mut self.rng, &Turn { sets, node, tip, clock_ms, message, honest });
                 for bytes in said {
-                    self.transmit(from, to, bytes.into());
+                    self.transmit(from, to, &bytes);
                 }
             }
             // Each twin talks to its own side, which changes with the links.
             Some(Fault::Twins) => {
                 let side = (to + self.now_ms as usize / 3000 + self.processes[from].twin).is_multiple_of(2);
                 if side || self.rng.chance(150) {
-                    self.transmit(from, to, message.to_bytes().into());
+                    self.transmit(from, to, honest);
                 }
             }
-            _ => self.transmit(from, to, message.to_bytes().into()),
+            _ => self.transmit(from, to, honest),
         }
     }
 
-    fn transmit(&mut self, from: usize, to: usize, bytes: std::rc::Rc<[u8]>) {
+    fn transmit(&mut self, from: usize, to: usize, bytes: &Bytes) {
         if to >= self.processes.len() {
             return;
         }
@@ -674,31 +761,39 @@ impl World {
             if !self.healed && self.rng.chance(self.scenario.late) {
                 delay += self.rng.below(self.scenario.late_ms);
             }
-            self.after(delay, Event::Deliver { process: to, from, bytes: bytes.clone() });
+            self.after(delay, Event::Deliver { process: to, from, bytes: Rc::clone(bytes) });
         }
     }
 }
 
 /// What an oracle is told of heights.
-fn facts_of(sets: &Sets, node: usize) -> impl Fn(u64) -> Facts + use<> {
-    let sets = sets.clone();
+fn facts_of(sets: &Sets, node: usize) -> impl Fn(u64) -> Facts {
     move |height| {
         let height = Height(height);
-        let set = &sets.at(height).0;
+        let (set, _, digest) = sets.at(height);
         let proposers = sets.order(height).iter().map(|index| index.0).collect();
         Facts {
             chain: sets.chain.0,
             validators: set.len(),
             proposers,
             me: sets.place_of(node, set).map(|index| index.0),
+            set: (digest.0, set.epoch().0),
         }
     }
 }
 
+/// What the header after one has to follow.
+fn parent_of(header: &Header) -> Parent {
+    Parent { digest: header.digest().0, time_ms: header.time.0 }
+}
+
 /// What checks the signatures of a message for an oracle.
-fn verify_of(sets: &Sets, bytes: &[u8]) -> impl Fn(&[u16], &[u8], &[u8]) -> bool + use<> {
+fn verify_of(sets: &Sets, bytes: &[u8]) -> impl Fn(&[u16], &[u8], &[u8]) -> bool {
     let height = bytes.get(2..10).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
-    let scheme = sets.at(Height(height)).1.clone();
+    verifier(&sets.at(Height(height)).1)
+}
+
+fn verifier(scheme: &ToyScheme) -> impl Fn(&[u16], &[u8], &[u8]) -> bool {
     move |signers, statement, signature| {
         let Ok(signature) = signature.try_into() else { return false };
         let signers: Signers = signers.iter().map(|signer| ValidatorIndex(*signer)).collect();
