@@ -9,12 +9,36 @@ sim_build() {
   (cd "$BPI_ROOT" && step "build the simulator, profile ci" cargo build --locked --profile ci -p bpi-simulation)
 }
 
-sim_run() { # sim_run [--mutants] …: what bpi-sim takes, with --mutants what tests/simulation/mutants.py takes
+# sim_campaign NAME|FILE …: goes on with a campaign, whose counts are in $BPI_CACHE/campaigns/NAME.tsv or in the file. A copy of the program runs,
+# so that a build does not take it away.
+sim_campaign() {
+  local name="${1:-}" file
+  [ -n "$name" ] || die "sim --campaign needs a name, or a file (with a slash) for its counts"
+  shift
+  case "$name" in
+    */*) file="$name" ;;
+    *) file="$BPI_CACHE/campaigns/$name.tsv" ;;
+  esac
+  mkdir -p "$(dirname "$file")"
+  build_need_toolchain
+  packages_need "to build" "${BUILD_PACKAGES[@]}"
+  (cd "$BPI_ROOT" && step "build the simulator, profile campaign" cargo build --locked --profile campaign -p bpi-simulation)
+  cp "$CARGO_TARGET_DIR/campaign/bpi-sim" "$file.program.new"
+  mv "$file.program.new" "$file.program"
+  "$file.program" --campaign "$file" "$@"
+}
+
+sim_run() { # sim_run [--mutants | --campaign NAME] …: what bpi-sim takes, with --mutants what tests/simulation/mutants.py takes
   if [ "${1:-}" = --mutants ]; then
     shift
     build_need_toolchain
     packages_need "to test" "${TEST_PACKAGES[@]}"
     env BPI_CACHE="$BPI_CACHE" python3 "$BPI_ROOT/tests/simulation/mutants.py" "$@"
+    return
+  fi
+  if [ "${1:-}" = --campaign ]; then
+    shift
+    sim_campaign "$@"
     return
   fi
   sim_build

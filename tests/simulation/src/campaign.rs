@@ -211,14 +211,10 @@ impl fmt::Display for Campaign {
 mod tests {
     use super::*;
 
-    fn place(name: &str) -> PathBuf {
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
-    }
-
     #[test]
     fn a_campaign_goes_on_where_it_was_ended() {
-        let path = place("goes-on.tsv");
-        drop(fs::remove_file(&path));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.tsv");
         let mut first = Campaign::open(&path).unwrap();
         first.batch(1, Duration::from_millis(50)).unwrap();
         let count = first.count(1);
@@ -233,7 +229,8 @@ mod tests {
 
     #[test]
     fn the_count_of_another_core_is_kept_and_not_counted() {
-        let path = place("other-core.tsv");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.tsv");
         fs::write(&path, format!("{TITLE}\n0123456789abcdef\t1\t99\t0\t0\t0\t0\t0\n")).unwrap();
         let mut campaign = Campaign::open(&path).unwrap();
         assert_eq!(campaign.count(1), Count::default());
@@ -243,7 +240,8 @@ mod tests {
 
     #[test]
     fn a_state_that_is_none_is_refused_and_left_alone() {
-        let path = place("none.tsv");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.tsv");
         fs::write(&path, format!("{TITLE}\nabc\t4\tmany\n")).unwrap();
         assert!(matches!(Campaign::open(&path), Err(CampaignError::Line { line: 2, .. })));
         assert!(fs::read_to_string(&path).unwrap().ends_with("many\n"));
@@ -251,7 +249,8 @@ mod tests {
 
     #[test]
     fn the_size_farthest_from_its_goal_is_next() {
-        let path = place("split.tsv");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.tsv");
         let line = |(validators, goal): (usize, u64)| {
             let seeds = if validators == 9 { goal - 1000 } else { goal };
             format!("{CORE}\t{validators}\t{seeds}\t0\t0\t0\t0\t0\n")

@@ -36,6 +36,9 @@ const DRIFT_MS: u64 = 1_000;
 /// Messages that an adversary remembers.
 const HEARD_MAX: usize = 64;
 
+/// What a vote is for: a header, or a claim with the round in which it was prepared.
+type Spoken = (Option<Round>, HeaderDigest);
+
 /// A node, by its number.
 pub type Node = usize;
 
@@ -147,7 +150,7 @@ pub struct World {
     cut: Vec<Vec<bool>>,
     healed: bool,
     finals: BTreeMap<u64, HeaderDigest>,
-    spoken: BTreeMap<(usize, u64, u32, Step), (Option<Round>, HeaderDigest)>,
+    spoken: BTreeMap<(Node, Height, Round, Step), Spoken>,
     wrong: BTreeSet<HeaderDigest>,
     /// Honest nodes that have had an older log put back.
     restored: Vec<usize>,
@@ -684,7 +687,7 @@ impl World {
         if !self.wrong.is_empty() && self.wrong.contains(&said.1) {
             self.violate(Violation::Contents(message.height));
         }
-        let former = self.spoken.insert((node, message.height.0, round.0, step), said);
+        let former = self.spoken.insert((node, message.height, round, step), said);
         if former.is_some_and(|former| former != said) {
             self.violate(Violation::DoubleSignature(node, message.height, round));
         }
