@@ -16,7 +16,6 @@ pub mod digest;
 pub mod envelope;
 pub mod evidence;
 pub mod explain;
-pub mod finality;
 pub mod key;
 pub mod log;
 pub mod receipt;
