@@ -93,7 +93,7 @@ fn header(criterion: &mut Criterion, folder: &std::path::Path) {
     let (commitments, contents) = node.assemble(&parent, time, &ticker).expect("contents");
     let header = commitments.in_header(Header { time, ..Header::default() });
     group.bench_function("check", |bench| {
-        bench.iter(|| node.check(&parent, &header, &contents, 3).expect("good contents"))
+        bench.iter(|| node.check(&parent, &header, &contents, time.0, 3).expect("good contents"))
     });
     group.finish();
 }

@@ -9,7 +9,7 @@ use bpi_protocol::consensus::header::{Header, InboxAnchor, PohEnd};
 use bpi_protocol::consensus::ids::TimeMs;
 use bpi_validator::contents::body::{CONTENTS_BYTES_MAX, Contents};
 use bpi_validator::contents::inbox::file::parse_line;
-use bpi_validator::contents::inbox::{InboxRules, MemoryInbox, check};
+use bpi_validator::contents::inbox::{ENTRIES_MAX, InboxRules, MemoryInbox, check};
 use bpi_validator::contents::lists::{LIST_BYTES_MAX, List};
 use bpi_validator::contents::poh::{self, Rate};
 use libfuzzer_sys::fuzz_target;
@@ -26,9 +26,13 @@ fuzz_target!(|bytes: &[u8]| {
         let served = check(&MemoryInbox::new(), rules, none, none, &contents.inbox);
         assert_eq!(served.is_ok(), contents.inbox.is_empty(), "entries of an inbox that nobody has written to");
         // A thousand ticks are allowed, so one segment, and nobody can know its end without making them.
-        let (parent, poh) = (Header::default(), PohEnd { count: 9, hash: contents.segments.first().copied().unwrap_or([1; 32]) });
+        let (parent, poh) =
+            (Header::default(), PohEnd { count: 9, hash: contents.segments.first().copied().unwrap_or([1; 32]) });
         let header = Header { time: TimeMs(1), poh, ..parent };
-        assert!(poh::check(Rate::default(), &parent, &header, &contents.segments, 1).is_err(), "ticks that nobody made");
+        assert!(
+            poh::check(Rate::default(), &parent, &header, &contents.segments, 1).is_err(),
+            "ticks that nobody made"
+        );
     }
     if let Ok(list) = List::from_bytes(bytes) {
         assert!(bytes.len() <= LIST_BYTES_MAX);
@@ -38,6 +42,7 @@ fuzz_target!(|bytes: &[u8]| {
         && let Ok(block) = parse_line(line)
     {
         // What refuses too many entries is the inbox itself.
-        drop(MemoryInbox::new().push(block));
+        let few = block.leaves.len() <= ENTRIES_MAX;
+        assert_eq!(MemoryInbox::new().push(block).is_ok(), few);
     }
 });

@@ -40,6 +40,8 @@ pub struct Rules {
     pub inbox: InboxRules,
     /// This node's own.
     pub bounds: Bounds,
+    /// How far a header's time may be ahead of this node's clock, in ms: clocks differ.
+    pub ahead_ms_max: u64,
     /// Threads that check hashes; this node's own.
     pub threads: usize,
 }
@@ -47,7 +49,7 @@ pub struct Rules {
 impl Default for Rules {
     fn default() -> Self {
         let (rate, lists, inbox, bounds) = Default::default();
-        Self { rate, lists, inbox, bounds, threads: 2 }
+        Self { rate, lists, inbox, bounds, ahead_ms_max: 1_000, threads: 2 }
     }
 }
 
@@ -97,6 +99,14 @@ pub enum ContentsError {
     /// There are no attestations yet, so there is one root.
     #[error("da_root is not the root over no attestations")]
     DaRoot,
+    /// It is of a time to come: the next header could not come before that.
+    #[error("the header's time is {ahead_ms} ms ahead of the clock here, of at most {max}")]
+    Time {
+        /// How far.
+        ahead_ms: u64,
+        /// How far it may be.
+        max: u64,
+    },
     /// A leaf is in the log already.
     #[error("leaf {hash} is in the log already")]
     Logged {
@@ -145,6 +155,7 @@ impl ContentsError {
             Self::NotAtParent { .. } => "not-at-parent",
             Self::Form(_) => "form",
             Self::DaRoot => "da-root",
+            Self::Time { .. } => "time",
             Self::Logged { .. } => "logged",
             Self::Twice { .. } => "twice",
             Self::Receipts => "receipts",
@@ -160,7 +171,7 @@ impl ContentsError {
     /// True for what hangs on what this validator has seen: its proposer may be honest, and other voters may rightly accept.
     pub fn is_of_the_voter(&self) -> bool {
         match self {
-            Self::NotAtParent { .. } | Self::LeftOut { .. } | Self::Ledger(_) => true,
+            Self::NotAtParent { .. } | Self::Time { .. } | Self::LeftOut { .. } | Self::Ledger(_) => true,
             Self::Inbox(refusal) => !matches!(refusal, InboxRefusal::Backwards { .. } | InboxRefusal::Standing { .. }),
             _ => false,
         }
@@ -305,8 +316,9 @@ impl<I: Inbox> Application<I> {
         Ok((commitments, contents))
     }
 
-    /// Checks that a header is about these contents, and that they are what this validator can vote for. `faults`: how many of the validators
-    /// may be faulty (`ValidatorSet::faults`). Hashing comes last: some 10 ms of a core for a quarter of a million ticks.
+    /// Checks that a header is about these contents, and that they are what this validator can vote for. `heard_ms`: when the proposal came,
+    /// by this node's clock; `faults`: how many of the validators may be faulty (`ValidatorSet::faults`). Hashing comes last: some 20 ms of a
+    /// core for a quarter of a million ticks.
     ///
     /// # Errors
     /// [`ContentsError`] for the first thing that does not hold.
@@ -315,9 +327,14 @@ impl<I: Inbox> Application<I> {
         parent: &Header,
         header: &Header,
         contents: &Contents,
+        heard_ms: u64,
         faults: usize,
     ) -> Result<(), ContentsError> {
         self.check_place(parent)?;
+        let (ahead_ms, max) = (header.time.0.saturating_sub(heard_ms), self.rules.ahead_ms_max);
+        if ahead_ms > max {
+            return Err(ContentsError::Time { ahead_ms, max });
+        }
         contents.check_form().map_err(ContentsError::Form)?;
         if header.da_root != EMPTY_ROOT {
             return Err(ContentsError::DaRoot);
@@ -325,12 +342,13 @@ impl<I: Inbox> Application<I> {
         let appended = self.check_leaves(header, contents)?;
         check_answers(header, contents, &appended)?;
         inbox::check(&self.inbox, self.rules.inbox, parent.inbox, header.inbox, &contents.inbox)?;
-        self.check_lists(header, contents, &appended, faults)?;
+        self.check_lists(header, contents, &appended, heard_ms, faults)?;
         Ok(poh::check(self.rules.rate, parent, header, &contents.segments, self.rules.threads)?)
     }
 
     /// Keeps the leaves of a final header, durably, before the header itself is kept: after a crash between the two, [`Ledger::open`] cuts
-    /// them. What is final was checked by a quorum, so only what is kept is checked.
+    /// them. What is final was checked by a quorum, so only what is kept is checked: for a header that was missed, the leaves that a peer
+    /// serves of its ledger will do ([`Contents::of_leaves`]).
     ///
     /// # Errors
     /// [`LedgerError::Head`] for other contents than the header's, and nothing is kept.
@@ -386,13 +404,14 @@ impl<I: Inbox> Application<I> {
         header: &Header,
         contents: &Contents,
         appended: &BTreeSet<LeafHash>,
+        heard_ms: u64,
         faults: usize,
     ) -> Result<(), ContentsError> {
         if contents.leaves.len() == LEAVES_MAX {
             return Ok(());
         }
         // What is in the log was taken off the list when it became final.
-        match self.lists.left_out(header.time, header.round, faults, appended) {
+        match self.lists.left_out(heard_ms, header.round, faults, appended) {
             Some(hash) => Err(ContentsError::LeftOut { hash }),
             None => Ok(()),
         }

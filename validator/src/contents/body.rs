@@ -24,7 +24,7 @@ use super::poh::SEGMENTS_MAX;
 const VERSION: u8 = 1;
 /// Leaves of a header, at most, without those of the inbox: 16 384 in a second at four headers.
 pub const LEAVES_MAX: usize = 4_096;
-/// Answers of a header, at most: each leaf may have been asked for.
+/// Answers of a header, at most: each leaf that it appends may have been asked for.
 pub const ANSWERS_MAX: usize = LEAVES_MAX + ENTRIES_MAX;
 /// Bytes of contents, at most: 420 kB.
 pub const CONTENTS_BYTES_MAX: usize =
@@ -44,6 +44,11 @@ pub struct Contents {
 }
 
 impl Contents {
+    /// As much as a ledger still tells of the contents of a final header: what it appended, at most [`ANSWERS_MAX`] leaves.
+    pub fn of_leaves(leaves: Vec<Leaf>) -> Self {
+        Self { leaves, ..Self::default() }
+    }
+
     /// Canonical bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Writer::new();

@@ -31,14 +31,15 @@ use bpi_protocol::log::proof::{Consistency, Inclusion};
 use bpi_protocol::log::prove::{self, Subtrees};
 use bpi_protocol::log::{Frontier, Hash, LogError, node_hash};
 
+use super::body::ANSWERS_MAX;
 use super::leaf::{LEAF_BYTES, Leaf, LeafHash};
 use crate::durable::folder_of;
 use index::Index;
 
 /// Leaves at the end of the log that are looked into at each start; [`Ledger::check`] looks into all of them.
 const CHECKED_AT_OPEN: u64 = 4_096;
-/// Leaves that are read at once: 192 KiB.
-const BATCH: u64 = 4_096;
+/// Leaves that are read at once, as many as a header appends at most: 240 KiB.
+const BATCH: u64 = ANSWERS_MAX as u64;
 const HASH_BYTES: u64 = 32;
 
 /// Why leaves were not appended, or the ledger cannot be used.
@@ -287,7 +288,7 @@ impl Ledger {
         Checkpoint::new(origin, self.head())
     }
 
-    /// Leaves from a place up to another, in order, at most 4 096 of them: what a peer asks for that has missed a header.
+    /// Leaves from a place up to another, in order, at most as many as a header appends ([`ANSWERS_MAX`]): what a peer asks for that has missed a header.
     ///
     /// # Errors
     /// When the log has not as many, or the disk fails.

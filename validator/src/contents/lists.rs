@@ -4,8 +4,9 @@
 //!
 //! 1. After each final header a validator tells the others a list of at most 64 leaves that wait here since [`ListRules::wait_ms`].
 //! 2. A proposer includes what it has heard, the lists by turns, and says which leaves those are (`answers`).
-//! 3. A voter refuses a header that leaves out a leaf that *it* has told, if it told it [`ListRules::early_ms`] before the header's time and
-//!    the header had room, in rounds 0 to f. In later rounds it does not insist.
+//! 3. A voter refuses a header that leaves out a leaf that *it* has told, if it told it [`ListRules::early_ms`] before it heard the header
+//!    and the header had room, in rounds 0 to f. In later rounds it does not insist. Both moments are of the voter's own clock: a proposer
+//!    that sets its header's time back wins nothing.
 //!
 //! A list of another validator binds its own vote alone, so a list of junk costs room, 64 leaves of a header, and blocks nothing. Of f + 1
 //! proposers in turn one is honest, so an honest voter's leaf is in, or the rule has done what it can: from then on a header that does
@@ -17,7 +18,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bpi_protocol::consensus::bytes::{BytesError, Reader, Writer};
-use bpi_protocol::consensus::ids::{Height, Round, TimeMs, ValidatorIndex};
+use bpi_protocol::consensus::ids::{Height, Round, ValidatorIndex};
 
 use super::body::{first_unordered, read_list};
 use super::leaf::{LEAF_BYTES, Leaf, LeafHash};
@@ -72,7 +73,8 @@ impl List {
 pub struct ListRules {
     /// How long a leaf waits before it is told: some headers, in which it should have come in by itself.
     pub wait_ms: u64,
-    /// How long before a header's time a leaf has to have been told for the voter to insist: more than a message takes and clocks differ.
+    /// How long before a voter hears a header it has to have told a leaf to insist on it: more than the list takes to the proposer and the
+    /// header takes back.
     pub early_ms: u64,
 }
 
@@ -144,11 +146,11 @@ impl Lists {
         wanted
     }
 
-    /// The first leaf that a voter insists on, of a header of this time and round, and that is not `included`. `faults`: how many validators
+    /// The first leaf that a voter insists on, of a header of this round heard at this moment, and that is not `included`. `faults`: how many validators
     /// may be faulty.
     pub fn left_out(
         &self,
-        time: TimeMs,
+        heard_ms: u64,
         round: Round,
         faults: usize,
         included: &BTreeSet<LeafHash>,
@@ -156,7 +158,8 @@ impl Lists {
         if round.0 as usize > faults {
             return None;
         }
-        let early = self.told.iter().filter(|(_, (_, told_ms))| told_ms.saturating_add(self.rules.early_ms) <= time.0);
+        let early =
+            self.told.iter().filter(|(_, (_, told_ms))| told_ms.saturating_add(self.rules.early_ms) <= heard_ms);
         early.map(|(hash, _)| *hash).find(|hash| !included.contains(hash))
     }
 
@@ -190,8 +193,8 @@ mod tests {
         numbers.map(leaf).collect()
     }
 
-    fn refused(lists: &Lists, time: u64, round: u32) -> bool {
-        lists.left_out(TimeMs(time), Round(round), 3, &BTreeSet::new()).is_some()
+    fn refused(lists: &Lists, heard_ms: u64, round: u32) -> bool {
+        lists.left_out(heard_ms, Round(round), 3, &BTreeSet::new()).is_some()
     }
 
     #[test]
@@ -274,7 +277,7 @@ mod tests {
             proposer.hear(ValidatorIndex(1), voter.tell(Height(1), 1_000, &told), 4);
             proposer.hear(ValidatorIndex(2), List { height: Height(1), leaves: junk.into_iter().map(leaf).collect() }, 4);
             let included: BTreeSet<_> = proposer.wanted().into_iter().map(|(_, hash)| hash).collect();
-            prop_assert_eq!(voter.left_out(TimeMs(time), Round(0), 1, &included), None);
+            prop_assert_eq!(voter.left_out(time, Round(0), 1, &included), None);
         }
     }
 }

@@ -12,6 +12,7 @@ const RULES: Rules = Rules {
     lists: ListRules { wait_ms: 1_000, early_ms: 100 },
     inbox: InboxRules { lag_blocks: 1, overdue_blocks: 4 },
     bounds: Bounds { leaves_max: 10_000, tenant_leaves_max: 10_000 },
+    ahead_ms_max: 300,
     threads: 2,
 };
 const FAULTS: usize = 1;
@@ -64,7 +65,7 @@ impl Node {
     }
 
     fn check(&self, header: &Header, contents: &Contents) -> Result<(), ContentsError> {
-        self.application.check(&self.tip, header, contents, FAULTS)
+        self.application.check(&self.tip, header, contents, self.tip.time.0 + 250, FAULTS)
     }
 
     /// The name of the error.
@@ -139,6 +140,7 @@ fn each_lie_about_the_contents_is_refused_by_its_name() {
     assert_eq!(lie(&|_, contents| contents.answers = vec![leaf(99).leaf_hash()]), "answer");
     assert_eq!(lie(&|_, contents| contents.answers = vec![LeafHash::default(); 2]), "form");
     assert_eq!(lie(&|_, contents| contents.leaves = vec![leaf(99); LEAVES_MAX + 1]), "form");
+    assert_eq!(lie(&|header, _| header.time.0 += 301), "time");
     assert_eq!(lie(&|header, _| header.poh.count += 1), "poh-too-many");
     assert_eq!(lie(&|header, _| header.poh.count -= 1), "poh-broken");
     assert_eq!(lie(&|_, contents| contents.segments.clear()), "poh-segments");
@@ -151,7 +153,7 @@ fn each_lie_about_the_contents_is_refused_by_its_name() {
     };
     assert_eq!(relie(&|contents| contents.leaves.push(leaf(0))), "logged");
     assert_eq!(relie(&|contents| contents.leaves.push(leaf(5))), "twice");
-    let elsewhere = node.application.check(&genesis(), &header, &contents, FAULTS).unwrap_err();
+    let elsewhere = node.application.check(&genesis(), &header, &contents, header.time.0, FAULTS).unwrap_err();
     assert!(elsewhere.name() == "not-at-parent" && elsewhere.is_of_the_voter());
 }
 
@@ -175,6 +177,8 @@ fn a_proposer_that_leaves_out_what_was_told_is_refused_in_rounds_up_to_f_and_the
     assert!(matches!(error, ContentsError::LeftOut { hash } if hash == leaf(7).leaf_hash()) && error.is_of_the_voter());
     assert_eq!(voter.refusal(&Header { round: Round(1), ..header }, &contents), "left-out");
     voter.check(&Header { round: Round(2), ..header }, &contents).unwrap();
+    // A header set back in time is heard no earlier for that.
+    assert_eq!(voter.refusal(&Header { time: TimeMs(10_001), poh: genesis().poh, ..header }, &contents), "left-out");
     // An honest proposer has heard the list, and says so in its answers.
     censor.application.hear(ValidatorIndex(0), list, 4);
     let (header, contents) = censor.propose();
@@ -258,6 +262,7 @@ fn other_contents_are_not_finalised_and_a_start_goes_on_from_the_last_header_tha
     let (header, contents) = node.propose();
     let wrong = node.application.finalise(&header, &Contents::default()).unwrap_err();
     assert!(matches!(wrong, ContentsError::Ledger(LedgerError::Head { count: 0, size: 9 })));
+    assert_eq!(node.application.ledger.size(), 5);
     // A crash after the leaves and before the header.
     node.application.finalise(&header, &contents).unwrap();
     let path = node.folder.path().join("ledger");
@@ -266,6 +271,19 @@ fn other_contents_are_not_finalised_and_a_start_goes_on_from_the_last_header_tha
     node.check(&header, &contents).unwrap();
     node.finalise(&header, &contents);
     node.next();
+}
+
+#[test]
+fn who_has_missed_a_header_keeps_what_a_peers_ledger_serves() {
+    let (mut node, mut late) = (Node::new(), Node::new());
+    node.see(1, vec![leaf(900)]);
+    node.see(2, vec![]);
+    node.admit(0..5, 0);
+    let (header, contents) = node.propose();
+    node.finalise(&header, &contents);
+    let served = node.application.ledger.leaves(late.tip.receipts.size, header.receipts.size).unwrap();
+    late.finalise(&header, &Contents::of_leaves(served));
+    assert_eq!(late.application.ledger.head(), header.receipts);
 }
 
 proptest! {
