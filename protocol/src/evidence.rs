@@ -2,8 +2,9 @@
 //!
 //! `receipt.sigstore.json` is a Sigstore bundle v0.3 around the receipt's envelope, so that programs which know nothing of us can
 //! check it; `run.json` holds the bytes whose SHA-256 is the run-hash; `chain.jsonl` holds the envelopes from the intent up to the
-//! receipt, one a line (the receipt itself is in the bundle and need not be repeated). A bundle or a bare envelope alone is evidence
-//! too, of less. Absent on purpose: keys, which nobody should trust for being here, and reading folders, which is the caller's.
+//! receipt, one a line (the receipt itself is in the bundle and need not be repeated); `finality.bin` shows that the receipt is in the log
+//! of a final header ([`crate::finality`]). A bundle or a bare envelope alone is evidence too, of less. Absent on purpose: keys, which
+//! nobody should trust for being here, and reading folders, which is the caller's.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::canonical;
 use crate::chain::{Entry, Record, RecordError, run_json};
 use crate::envelope::{ENVELOPE_BYTES_MAX, Envelope, EnvelopeError, Wire};
+use crate::finality::{FINALITY_BYTES_MAX, Finality, FinalityError};
 
 /// Name of the bundle.
 pub const BUNDLE_FILE: &str = "receipt.sigstore.json";
@@ -19,6 +21,8 @@ pub const BUNDLE_FILE: &str = "receipt.sigstore.json";
 pub const RUN_FILE: &str = "run.json";
 /// Name of the stretch of the chain.
 pub const CHAIN_FILE: &str = "chain.jsonl";
+/// Name of the proof that the receipt is in the log of a final header.
+pub const FINALITY_FILE: &str = "finality.bin";
 /// Media type of a Sigstore bundle v0.3.
 pub const BUNDLE_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 
@@ -26,10 +30,11 @@ pub const BUNDLE_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 pub const CHAIN_BYTES_MAX: usize = 64 << 20;
 
 /// The files of evidence and the most bytes each may have: what a caller may read, and nothing else.
-pub const FILES: [(&str, usize); 3] = [
+pub const FILES: [(&str, usize); 4] = [
     (BUNDLE_FILE, ENVELOPE_BYTES_MAX + 4096),
     (RUN_FILE, crate::envelope::PAYLOAD_BYTES_MAX),
     (CHAIN_FILE, CHAIN_BYTES_MAX),
+    (FINALITY_FILE, FINALITY_BYTES_MAX),
 ];
 
 /// Why files are not evidence.
@@ -40,7 +45,7 @@ pub enum EvidenceError {
     #[error("there is no {BUNDLE_FILE}; it is the one file that evidence cannot do without")]
     NoBundle,
     /// A file that nothing here would check.
-    #[error("{name:?} is no part of evidence; it may hold {BUNDLE_FILE}, {RUN_FILE} and {CHAIN_FILE}")]
+    #[error("{name:?} is no part of evidence; it may hold {BUNDLE_FILE}, {RUN_FILE}, {CHAIN_FILE} and {FINALITY_FILE}")]
     UnknownFile {
         /// Its name.
         name: String,
@@ -96,6 +101,9 @@ pub enum EvidenceError {
     /// The last line of the chain is not ended.
     #[error("{CHAIN_FILE} is cut off: it does not end with a whole line")]
     ChainCutOff,
+    /// The proof of finality is none.
+    #[error("{FINALITY_FILE}: {0}")]
+    Finality(#[source] FinalityError),
     /// Nothing to make evidence of.
     #[error("the last record is no receipt: {reason}")]
     NotAReceipt {
@@ -110,6 +118,7 @@ pub struct Evidence {
     pub(crate) receipt: Envelope,
     pub(crate) run: Option<Vec<u8>>,
     pub(crate) chain: Option<Vec<Envelope>>,
+    pub(crate) finality: Option<Finality>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -157,7 +166,7 @@ impl Evidence {
             Record::Receipt(receipt) => run_json(&receipt.run).map_err(|error| not(error.to_string()))?.1,
             other => return Err(not(format!("it is an {}", other.kind()))),
         };
-        Ok(Self { receipt: receipt.clone(), run: Some(run), chain: Some(before.to_vec()) })
+        Ok(Self { receipt: receipt.clone(), run: Some(run), chain: Some(before.to_vec()), finality: None })
     }
 
     /// Reads the files of a folder, by name.
@@ -170,16 +179,26 @@ impl Evidence {
             Some(content) if content.len() > max => Err(EvidenceError::TooLong { name, max }),
             content => Ok(content),
         };
-        let [(bundle, bundle_max), (run, run_max), (chain, chain_max)] = FILES;
+        let [(bundle, bundle_max), (run, run_max), (chain, chain_max), (finality, finality_max)] = FILES;
         let bundle = take(bundle, bundle_max)?;
         let run = take(run, run_max)?;
         let chain = take(chain, chain_max)?;
+        let finality = take(finality, finality_max)?;
         if let Some(name) = files.into_keys().next() {
             return Err(EvidenceError::UnknownFile { name: name.chars().take(100).collect() });
         }
         let receipt = read_receipt(&bundle.ok_or(EvidenceError::NoBundle)?)?;
         let chain = chain.map(|lines| read_chain(&lines, &receipt)).transpose()?;
-        Ok(Self { receipt, run, chain })
+        let finality =
+            finality.map(|bytes| Finality::from_bytes(&bytes)).transpose().map_err(EvidenceError::Finality)?;
+        Ok(Self { receipt, run, chain, finality })
+    }
+
+    /// With the proof that the receipt is in the log of a final header.
+    #[must_use]
+    pub fn with_finality(mut self, finality: Finality) -> Self {
+        self.finality = Some(finality);
+        self
     }
 
     /// Reads a bundle or an envelope that stands alone.
@@ -205,6 +224,9 @@ impl Evidence {
             }
             files.insert(CHAIN_FILE.to_owned(), lines);
         }
+        if let Some(finality) = &self.finality {
+            files.insert(FINALITY_FILE.to_owned(), finality.to_bytes());
+        }
         files
     }
 
@@ -219,6 +241,11 @@ impl Evidence {
             },
         };
         canonical::to_bytes(&bundle).expect("a bundle holds strings and empty lists only")
+    }
+
+    /// The proof that the receipt is in the log of a final header, unverified.
+    pub fn finality(&self) -> Option<&Finality> {
+        self.finality.as_ref()
     }
 
     /// The receipt's envelope.

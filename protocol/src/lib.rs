@@ -16,6 +16,7 @@ pub mod digest;
 pub mod envelope;
 pub mod evidence;
 pub mod explain;
+pub mod finality;
 pub mod key;
 pub mod log;
 pub mod receipt;

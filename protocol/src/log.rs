@@ -7,6 +7,7 @@
 //! Always true: a leaf is hashed after a zero byte and a node after a one, so no leaf passes for a node (section 2.1.1). Leaves are
 //! taken hashed: [`leaf_hash`]. Absent on purpose: storage, and any way to remove or change a leaf.
 
+pub mod leaf;
 pub mod proof;
 pub mod prove;
 

@@ -1,13 +1,19 @@
-//! Whom a checker believes: host keys, given from outside the evidence.
+//! Whom a checker believes: host keys and chains, given from outside the evidence.
 //!
 //! Either a registry, `{"hosts":[{"id":"spiffe://…","publicKey":"-----BEGIN PUBLIC KEY-----\n…"}]}`, in which one host may have
 //! several keys (rotation) but one key only one host; or a single public key in PEM, which is believed for whatever host it names.
+//! A registry may also name chains, `"chains":[{"id":"<hex>","validatorSets":["<hex>",…],"groupKey":"<hex>"}]`: each by the digest of its
+//! genesis, with the digests of the validator sets whose seals are believed, one for each epoch, the key that all its sets share for
+//! threshold seals, or both.
 //! Absent on purpose: validity periods, which need a clock that both sides believe.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
+use crate::consensus::bls::Keys;
+use crate::consensus::ids::{ChainId, SetDigest};
+use crate::consensus::scheme;
 use crate::key::{KeyError, PublicKey};
 use crate::schema::is_spiffe_id;
 
@@ -68,12 +74,50 @@ pub enum TrustError {
     /// A registry without hosts.
     #[error("the trust file lists no host; without one nothing can be checked")]
     NoHost,
+    /// A digest or key that is none.
+    #[error("{what} {found:?} in the trust file is not {digits} hexadecimal digits")]
+    Digits {
+        /// What it should be.
+        what: &'static str,
+        /// What it is.
+        found: String,
+        /// How many it has to have.
+        digits: usize,
+    },
+    /// A chain is named twice.
+    #[error("chain {id} is listed twice in the trust file; list all its validator sets in one place")]
+    ChainTwice {
+        /// Which.
+        id: ChainId,
+    },
+    /// A chain whose seals nobody could check.
+    #[error("chain {id} in the trust file has neither a validator set nor a group key")]
+    NoSet {
+        /// Which.
+        id: ChainId,
+    },
+    /// A group key that is no point.
+    #[error("the groupKey of chain {id} in the trust file is no point of G2")]
+    GroupKey {
+        /// Which.
+        id: ChainId,
+    },
 }
 
-/// Host keys by name.
+/// Host keys by name, and chains by id.
 #[derive(Clone, Debug, Default)]
 pub struct Trust {
     keys: BTreeMap<String, Trusted>,
+    chains: BTreeMap<ChainId, TrustedChain>,
+}
+
+/// A chain whose final headers are believed.
+#[derive(Clone, Debug)]
+pub(crate) struct TrustedChain {
+    /// Whose seals by votes are believed.
+    pub(crate) sets: BTreeSet<SetDigest>,
+    /// What threshold seals are checked against.
+    pub(crate) group: Option<Keys>,
 }
 
 /// A key that is believed.
@@ -88,6 +132,18 @@ pub(crate) struct Trusted {
 #[serde(deny_unknown_fields)]
 struct Registry {
     hosts: Vec<RegisteredHost>,
+    #[serde(default)]
+    chains: Vec<RegisteredChain>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RegisteredChain {
+    id: String,
+    #[serde(default)]
+    validator_sets: Vec<String>,
+    #[serde(default)]
+    group_key: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -105,7 +161,7 @@ impl Trust {
 
     /// Believes one key, for whatever host it names.
     pub fn from_key(key: PublicKey) -> Self {
-        Self { keys: BTreeMap::from([(key.keyid(), Trusted { key, host: None })]) }
+        Self { keys: BTreeMap::from([(key.keyid(), Trusted { key, host: None })]), ..Self::default() }
     }
 
     /// Reads a trust file of either form.
@@ -142,7 +198,25 @@ impl Trust {
                 return Err(TrustError::SharedKey { keyid, first: first.host.unwrap_or_default(), second: id });
             }
         }
-        if keys.is_empty() { Err(TrustError::NoHost) } else { Ok(Self { keys }) }
+        if keys.is_empty() {
+            return Err(TrustError::NoHost);
+        }
+        let mut chains = BTreeMap::new();
+        for chain in registry.chains {
+            let (id, chain) = read_chain(&chain)?;
+            if chains.insert(id, chain).is_some() {
+                return Err(TrustError::ChainTwice { id });
+            }
+        }
+        Ok(Self { keys, chains })
+    }
+
+    pub(crate) fn chain(&self, id: &ChainId) -> Option<&TrustedChain> {
+        self.chains.get(id)
+    }
+
+    pub(crate) fn has_chains(&self) -> bool {
+        !self.chains.is_empty()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -155,5 +229,30 @@ impl Trust {
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Trusted> {
         self.keys.values()
+    }
+}
+
+fn read_chain(chain: &RegisteredChain) -> Result<(ChainId, TrustedChain), TrustError> {
+    let id = ChainId(digits("chain id", &chain.id)?);
+    let sets: BTreeSet<_> =
+        chain.validator_sets.iter().map(|set| digits("validator set", set).map(SetDigest)).collect::<Result<_, _>>()?;
+    let group = match &chain.group_key {
+        None => None,
+        Some(key) => {
+            let key = scheme::PublicKey(digits("groupKey", key)?);
+            Some(Keys::of_group(&key).map_err(|_| TrustError::GroupKey { id })?)
+        }
+    };
+    if sets.is_empty() && group.is_none() {
+        return Err(TrustError::NoSet { id });
+    }
+    Ok((id, TrustedChain { sets, group }))
+}
+
+fn digits<const N: usize>(what: &'static str, text: &str) -> Result<[u8; N], TrustError> {
+    let mut bytes = [0; N];
+    match hex::decode_to_slice(text, &mut bytes) {
+        Ok(()) => Ok(bytes),
+        Err(_) => Err(TrustError::Digits { what, found: text.chars().take(200).collect(), digits: 2 * N }),
     }
 }

@@ -4,6 +4,7 @@
 //! the caller alone. A rung is judged even when one below it failed, as far as that says something, because the second
 //! falsehood often tells what the first is about. Absent on purpose: any guess; what is not proved is not PASS.
 
+mod anchor;
 mod falsehood;
 mod report;
 mod rungs;
@@ -19,13 +20,14 @@ use crate::trust::Trust;
 pub fn verify(evidence: &Evidence, trust: &Trust, level: Level) -> Report {
     let entry = evidence.entry();
     let signature = rungs::signature(evidence, trust, &entry);
+    let (inclusion, finality) = anchor::findings(evidence, trust);
     let rows = vec![
         Row::of(RowName::Signature, rungs::signature_finding(&signature, evidence)),
         Row::of(RowName::Identity, rungs::identity(&signature, &entry)),
         Row::of(RowName::Schema, rungs::schema(evidence, &entry)),
         Row::of(RowName::Chain, rungs::chain(evidence, trust, &entry)),
-        Row::not_checked(RowName::Inclusion, "no log is part of this evidence"),
-        Row::not_checked(RowName::Finality, "no validator set is part of this evidence"),
+        Row::of(RowName::Inclusion, inclusion),
+        Row::of(RowName::Finality, finality),
         Row::not_checked(RowName::Availability, "no data root is part of this evidence"),
         Row::not_checked(RowName::Policy, "no policy was given"),
         Row::not_checked(RowName::Rerun, "the run was not done again"),

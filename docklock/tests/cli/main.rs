@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod anchored;
 mod containers;
 mod host;
 mod instructions;
@@ -11,6 +12,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
+use anchored::Anchored;
 use host::{Host, assert_fails, stderr, stdout};
 
 #[test]
@@ -157,6 +159,41 @@ fn a_level_that_the_evidence_cannot_reach_is_incomplete() {
     assert_eq!(host.run(&["verify", &evidence]).status.code(), Some(3));
     let bundle = format!("{evidence}/receipt.sigstore.json");
     assert_eq!(host.run(&["verify", &bundle, "--trust", &trust]).status.code(), Some(3));
+}
+
+#[test]
+fn evidence_with_a_proof_of_finality_is_final_for_who_trusts_the_chain() {
+    let host = Host::new();
+    let evidence = host.evidence("demo");
+    let anchored = Anchored::new(&evidence);
+    fs::write(format!("{evidence}/finality.bin"), anchored.proof.to_bytes()).unwrap();
+    let trust = |chains: serde_json::Value| {
+        let key = fs::read_to_string(host.trust()).unwrap();
+        let hosts = serde_json::json!([{ "id": "spiffe://bpi.local/host/test", "publicKey": key }]);
+        let file = serde_json::json!({ "hosts": hosts, "chains": chains });
+        host.write("trust.json", &file.to_string()).to_str().unwrap().to_owned()
+    };
+    let judge = |trust: &str| host.run(&["verify", &evidence, "--trust", trust, "--level", "included"]);
+    let believed = judge(&trust(anchored.chains()));
+    assert_eq!(believed.status.code(), Some(0), "{}{}", stdout(&believed), stderr(&believed));
+    let row =
+        format!("PASS         finality             final at height 1 of chain {} by 1 of 1", anchored.proof.chain);
+    assert!(stdout(&believed).contains(&row), "{}", stdout(&believed));
+    let unknown = judge(&host.trust());
+    assert_eq!(unknown.status.code(), Some(3), "{}", stdout(&unknown));
+    assert!(stdout(&unknown).contains("the trust file names no chain"), "{}", stdout(&unknown));
+    let mut other = anchored.chains();
+    other[0]["id"] = "00".repeat(32).into();
+    let other = judge(&trust(other));
+    assert_eq!(other.status.code(), Some(1), "{}", stdout(&other));
+    assert!(stdout(&other).contains("false: finality: wrong chain: "), "{}", stdout(&other));
+    fs::remove_file(format!("{evidence}/finality.bin")).unwrap();
+    let missing = judge(&trust(anchored.chains()));
+    assert_eq!(missing.status.code(), Some(3));
+    assert!(stdout(&missing).contains("NOT CHECKED  finality             not anchored: "), "{}", stdout(&missing));
+    fs::write(format!("{evidence}/finality.bin"), b"no proof").unwrap();
+    assert_fails(&judge(&trust(anchored.chains())), 2, "DL0702", &["finality.bin"]);
+    assert_fails(&judge(&trust(serde_json::json!([{ "id": "7" }]))), 2, "DL0704", &["chain id", "64 hexadecimal"]);
 }
 
 #[test]

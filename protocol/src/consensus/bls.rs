@@ -103,6 +103,14 @@ impl Keys {
         Ok(Self { members, group: None })
     }
 
+    /// The key alone that the threshold signatures of a chain's sets are checked against: no vote of a member holds.
+    ///
+    /// # Errors
+    /// As [`Keys::with_group`].
+    pub fn of_group(key: &PublicKey) -> Result<Self, KeyError> {
+        Self { members: Vec::new(), group: None }.with_group(key)
+    }
+
     /// With the key that the set's threshold signatures are checked against.
     ///
     /// # Errors

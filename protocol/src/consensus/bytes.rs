@@ -161,6 +161,11 @@ impl<'a> Reader<'a> {
         if count > max { Err(BytesError::Count { field, count, max }) } else { Ok(count) }
     }
 
+    /// All that is left, for who reads it to its end.
+    pub fn rest(self) -> &'a [u8] {
+        self.bytes.get(self.offset..).unwrap_or_default()
+    }
+
     /// The end: nothing may follow.
     pub fn end(self) -> Result<(), BytesError> {
         match self.bytes.len() - self.offset {

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::header::{Header, Seed};
-use super::ids::{ChainId, Epoch, HeaderDigest};
+use super::ids::{ChainId, Epoch, HeaderDigest, SetDigest};
 use super::scheme::Scheme;
 use super::seal::{Seal, SealError};
 use super::statement::Place;
@@ -39,6 +39,14 @@ pub enum StepError {
     /// It is voted on by others than its parent announced.
     #[error("the validators are not those that the parent announced")]
     Validators,
+    /// The set in question is not the one that votes on it.
+    #[error("the header is voted on by set {header}, not {set}")]
+    Set {
+        /// The header's.
+        header: SetDigest,
+        /// The one in question.
+        set: SetDigest,
+    },
     /// The epoch is not that of the set.
     #[error("epoch {header} of a set of epoch {set}")]
     Epoch {
@@ -92,12 +100,10 @@ pub fn check_continuity(parent: &Header, header: &Header, set: &ValidatorSet) ->
     if header.time <= parent.time {
         return Err(StepError::Time { header: header.time.0, parent: parent.time.0 });
     }
-    if header.validators != parent.next_validators || header.validators != set.digest() {
+    if header.validators != parent.next_validators {
         return Err(StepError::Validators);
     }
-    if header.epoch != set.epoch() {
-        return Err(StepError::Epoch { header: header.epoch.0, set: set.epoch().0 });
-    }
+    check_set(header, set)?;
     let growing = [
         ("log of receipts", (parent.receipts.size, parent.receipts.root), (header.receipts.size, header.receipts.root)),
         ("inbox", (parent.inbox.height, parent.inbox.hash), (header.inbox.height, header.inbox.hash)),
@@ -111,10 +117,36 @@ pub fn check_continuity(parent: &Header, header: &Header, set: &ValidatorSet) ->
             return Err(StepError::Rewritten { what, at: to });
         }
     }
+    Ok(())
+}
+
+/// What a header must keep towards the set that votes on it.
+fn check_set(header: &Header, set: &ValidatorSet) -> Result<(), StepError> {
+    if header.validators != set.digest() {
+        return Err(StepError::Set { header: header.validators, set: set.digest() });
+    }
+    if header.epoch != set.epoch() {
+        return Err(StepError::Epoch { header: header.epoch.0, set: set.epoch().0 });
+    }
     if header.proposer.at() >= set.len() {
         return Err(StepError::Proposer { proposer: header.proposer.0, validators: set.len() });
     }
     Ok(())
+}
+
+/// Checks that a header is final by its seal and the set that votes on it, without its parent: for who trusts that set for other reasons.
+///
+/// # Errors
+/// The first rule that the header or its seal breaks.
+pub fn check_final(
+    chain: ChainId,
+    header: &Header,
+    seal: &Seal,
+    set: &ValidatorSet,
+    scheme: &impl Scheme,
+) -> Result<(), StepError> {
+    check_set(header, set)?;
+    Ok(seal.check(Place { chain, height: header.height }, header, set, scheme)?)
 }
 
 /// A trusted header, and the set that votes on the next one.
@@ -149,8 +181,7 @@ impl<S: Scheme> LightClient<S> {
     /// For the first rule that the header or its seal breaks; then nothing has changed.
     pub fn step(&mut self, header: Header, seal: &Seal, next: Option<(ValidatorSet, S)>) -> Result<(), StepError> {
         check_continuity(&self.trusted, &header, &self.set)?;
-        let place = Place { chain: self.chain, height: header.height };
-        seal.check(place, &header, &self.set, &self.scheme)?;
+        check_final(self.chain, &header, seal, &self.set, &self.scheme)?;
         match next {
             None if header.next_validators == header.validators => {}
             Some((set, scheme)) if set.digest() == header.next_validators && set.epoch() == self.set.epoch().next() => {

@@ -31,6 +31,9 @@ pub struct Validator {
     pub weight: u16,
 }
 
+/// Bytes of a set, at most.
+pub const SET_BYTES_MAX: usize = 8 + 2 + VALIDATORS_MAX * (96 + 48 + 2);
+
 /// Validators of an epoch, in the order that indices mean.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ValidatorSet {
@@ -136,16 +139,28 @@ impl ValidatorSet {
     /// Canonical bytes.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Writer::new();
+        self.write(&mut out);
+        out.done()
+    }
+
+    /// Appends canonical bytes.
+    pub fn write(&self, out: &mut Writer) {
         out.u64(self.epoch.0).u16(self.members.len() as u16);
         for member in &self.members {
             out.bytes(&member.key.0).bytes(&member.possession.0).u16(member.weight);
         }
-        out.done()
     }
 
     /// Reads canonical bytes. Keys and proofs are not looked into: [`super::bls::Keys::new`] does that.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, SetError> {
         let mut reader = Reader::new(bytes);
+        let set = Self::read(&mut reader)?;
+        reader.end()?;
+        Ok(set)
+    }
+
+    /// Takes a set from a reader, as [`Self::from_bytes`] does.
+    pub fn read(reader: &mut Reader<'_>) -> Result<Self, SetError> {
         let epoch = Epoch(reader.u64()?);
         let count = reader.count("validators", VALIDATORS_MAX)?;
         let mut members = Vec::with_capacity(count);
@@ -153,7 +168,6 @@ impl ValidatorSet {
             let (key, possession) = (PublicKey(reader.array()?), Signature(reader.array()?));
             members.push(Validator { key, possession, weight: reader.u16()? });
         }
-        reader.end()?;
         Self::new(epoch, members)
     }
 

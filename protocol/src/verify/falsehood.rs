@@ -2,8 +2,12 @@
 
 use crate::canonical::CanonicalError;
 use crate::chain::{ChainError, RecordError};
+use crate::consensus::bls;
+use crate::consensus::ids::{ChainId, SetDigest};
+use crate::consensus::light::StepError;
 use crate::digest::Sha256Digest;
 use crate::key::SignatureError;
+use crate::log::proof::ProofError;
 
 /// What is false.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -146,5 +150,39 @@ pub enum Falsehood {
     IntentMissing {
         /// What the receipt names.
         started_ref: Sha256Digest,
+    },
+
+    /// The receipt is not where the proof says.
+    #[error("finality.bin does not show that this receipt is in the log of its header of height {height}: {source}")]
+    NotInLog {
+        /// The header's.
+        height: u64,
+        /// What is wrong with the proof.
+        source: ProofError,
+    },
+    /// The header is of a chain that the caller does not trust.
+    #[error("wrong chain: finality.bin is of chain {chain}, which the trust file does not hold")]
+    UnknownChain {
+        /// Which.
+        chain: ChainId,
+    },
+    /// The header was sealed by validators that the caller does not trust.
+    #[error(
+        "wrong validators: finality.bin is sealed by validator set {set}, which the trust file does not hold for its chain"
+    )]
+    UnknownSet {
+        /// Which.
+        set: SetDigest,
+    },
+    /// The trusted set has a key that is none.
+    #[error("the validator set of finality.bin cannot be used: {0}")]
+    SetKeys(bls::KeyError),
+    /// The seal does not make the header final.
+    #[error("the header of height {height} in finality.bin is not final: {source}")]
+    NotFinal {
+        /// The header's.
+        height: u64,
+        /// Which rule it breaks.
+        source: StepError,
     },
 }

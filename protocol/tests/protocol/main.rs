@@ -4,8 +4,11 @@
 mod canonical;
 mod chain;
 mod checkpoint;
+#[path = "../consensus/cluster.rs"]
+mod cluster;
 mod envelope;
 mod evidence;
+mod finality;
 mod key;
 mod log;
 mod trust;

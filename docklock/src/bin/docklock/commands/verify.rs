@@ -23,10 +23,14 @@ Each row is PASS, FAIL or NOT CHECKED with the reason; the line before the last 
 sources nothing controlled, the last one is the verdict. It never touches the network, and a key found \
 inside the evidence is never trusted for being there.
 
-EVIDENCE is a folder with receipt.sigstore.json (and run.json, chain.jsonl), or one bundle or DSSE envelope by itself.
+EVIDENCE is a folder with receipt.sigstore.json (and run.json, chain.jsonl, finality.bin), or one bundle or DSSE envelope by itself.
 
 The trust file is a public key in PEM, believed for whatever host it names, or a registry:
-  {\"hosts\": [{\"id\": \"spiffe://bpi.local/host/a\", \"publicKey\": \"-----BEGIN PUBLIC KEY-----\\n…\"}]}",
+  {\"hosts\": [{\"id\": \"spiffe://bpi.local/host/a\", \"publicKey\": \"-----BEGIN PUBLIC KEY-----\\n…\"}]}
+
+Inclusion and finality are checked for chains that the registry names, each by the digest of its genesis, with the digests of the
+validator sets that are believed, or with the group key of threshold seals:
+  {\"hosts\": […], \"chains\": [{\"id\": \"64 hex digits\", \"validatorSets\": [\"64 hex digits\"], \"groupKey\": \"192 hex digits\"}]}",
     after_long_help = "\
 Exit status:
   0  all that the level requires passes

@@ -1,0 +1,65 @@
+//! Whether the receipt is in the log of a final header. The path says where it is, the seal that a quorum of a trusted set says so.
+
+use super::Falsehood;
+use super::report::Finding;
+use crate::consensus::bls::Keys;
+use crate::consensus::light::check_final;
+use crate::consensus::seal::Seal;
+use crate::evidence::Evidence;
+use crate::finality::Finality;
+use crate::trust::Trust;
+
+const NO_PROOF: &str = "not anchored: no finality.bin is part of this evidence";
+const NO_CHAIN: &str =
+    "the trust file names no chain, and validators inside the evidence are never trusted for being there";
+const NO_GROUP: &str = "the seal is by threshold, and the trust file names no groupKey of its chain";
+
+/// What is found about inclusion and about finality.
+pub(super) fn findings(evidence: &Evidence, trust: &Trust) -> (Finding, Finding) {
+    let Some(proof) = &evidence.finality else {
+        return (Finding::Unknown(NO_PROOF.to_owned()), Finding::Unknown(NO_PROOF.to_owned()));
+    };
+    let finality = finality(proof, trust);
+    (inclusion(proof, evidence, &finality), finality)
+}
+
+/// A path leads to the log of whatever header it was made for, so it proves something of a final one only.
+fn inclusion(proof: &Finality, evidence: &Evidence, finality: &Finding) -> Finding {
+    let (leaf, leaves, height) = (proof.inclusion.index, proof.inclusion.size, proof.header.height);
+    if let Err(source) = proof.check_inclusion(&evidence.receipt) {
+        return Finding::False(Falsehood::NotInLog { height: height.0, source });
+    }
+    match finality {
+        Finding::True(_) => Finding::True(format!("leaf {leaf} of {leaves} in the log, for tenant {}", proof.tenant)),
+        _ => Finding::Unknown(format!("leaf {leaf} of {leaves} in the log of a header that is not shown to be final")),
+    }
+}
+
+fn finality(proof: &Finality, trust: &Trust) -> Finding {
+    let Finality { chain, header, seal, set, .. } = proof;
+    if !trust.has_chains() {
+        return Finding::Unknown(NO_CHAIN.to_owned());
+    }
+    let Some(trusted) = trust.chain(chain) else { return Finding::False(Falsehood::UnknownChain { chain: *chain }) };
+    let (keys, by) = match seal {
+        Seal::Votes(votes) => {
+            // Before its keys are looked into: who is not trusted makes nobody check 128 proofs of possession.
+            let digest = set.digest();
+            if !trusted.sets.contains(&digest) {
+                return Finding::False(Falsehood::UnknownSet { set: digest });
+            }
+            match Keys::new(set) {
+                Ok(keys) => (keys, format!("{} of {} validators", votes.signers.len(), set.len())),
+                Err(error) => return Finding::False(Falsehood::SetKeys(error)),
+            }
+        }
+        Seal::Threshold { .. } => match &trusted.group {
+            Some(keys) => (keys.clone(), format!("the key that its {} validators share", set.len())),
+            None => return Finding::Unknown(NO_GROUP.to_owned()),
+        },
+    };
+    match check_final(*chain, header, seal, set, &keys) {
+        Ok(()) => Finding::True(format!("final at height {} of chain {chain} by {by}", header.height)),
+        Err(source) => Finding::False(Falsehood::NotFinal { height: header.height.0, source }),
+    }
+}
