@@ -317,7 +317,7 @@ impl<I: Inbox> Application<I> {
     }
 
     /// Checks that a header is about these contents, and that they are what this validator can vote for. `heard_ms`: when the proposal came,
-    /// by this node's clock; `faults`: how many of the validators may be faulty (`ValidatorSet::faults`). Hashing comes last: some 20 ms of a
+    /// by this node's clock; `faults`: how many of the validators may be faulty (`ValidatorSet::faults`). Hashing comes last: some 25 ms of a
     /// core for a quarter of a million ticks.
     ///
     /// # Errors
