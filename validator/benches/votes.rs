@@ -1,4 +1,5 @@
-//! What COMMIT votes cost the core with real keys: one that only waits, a whole quorum with its check, and one with a vote among it that is none.
+//! What COMMIT votes cost the core with real keys: one that only waits, a whole quorum with its check, and one with a vote among it that is
+//! none; beside them the check of one signature, which is what each would cost if it were checked as it comes.
 #![allow(missing_docs)]
 
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use bpi_protocol::consensus::header::Header;
 use bpi_protocol::consensus::ids::{Epoch, Round, TimeMs, ValidatorIndex};
 use bpi_protocol::consensus::light::{chain_of, genesis};
 use bpi_protocol::consensus::message::{Body, Commit, Message, Proposal, Vote};
-use bpi_protocol::consensus::scheme::{Signature, Signer as _};
+use bpi_protocol::consensus::scheme::{Scheme as _, Signature, Signer as _};
 use bpi_protocol::consensus::statement;
 use bpi_protocol::consensus::validators::{Validator, ValidatorSet};
 use bpi_validator::core::timing::Timing;
@@ -22,6 +23,8 @@ const NOW_MS: u64 = 300;
 /// An observer that has accepted a header, and the COMMIT votes of all validators for it.
 struct Height {
     core: Core<Arc<Keys>>,
+    keys: Arc<Keys>,
+    statement: Vec<u8>,
     quorum: usize,
     votes: Vec<Message>,
 }
@@ -39,10 +42,11 @@ impl Height {
         let parent = genesis(&set, TimeMs(0));
         let header = Header { height: parent.height.next(), parent: parent.digest(), time: TimeMs(250), ..parent };
         let (digest, quorum, sender) = (header.digest(), set.quorum(), ValidatorIndex(0));
+        let keys = Arc::new(Keys::new(&set).expect("each with its proof"));
         let instance = Instance {
             chain: chain_of(&parent),
             parent,
-            scheme: Arc::new(Keys::new(&set).expect("each with its proof")),
+            scheme: Arc::clone(&keys),
             set: Arc::new(set),
             order: vec![sender],
         };
@@ -55,13 +59,13 @@ impl Height {
         let asked = core.step(NOW_MS, heard(Message { height: place.height, body }));
         assert_eq!(asked, [Effect::Check(Box::new(header))]);
         core.step(NOW_MS, Input::Checked { digest, valid: true });
-        let commit = statement::commit(place, round, digest);
+        let statement = statement::commit(place, round, digest);
         let vote = |(sender, secret): (u16, &SecretKey)| {
-            let vote = Vote { sender: ValidatorIndex(sender), round, digest, signature: secret.sign(&commit) };
+            let vote = Vote { sender: ValidatorIndex(sender), round, digest, signature: secret.sign(&statement) };
             Message { height: place.height, body: Body::Commit(Commit { vote, partials: None }) }
         };
         let votes = (0..).zip(&secrets).map(vote).collect();
-        Self { core, quorum, votes }
+        Self { core, keys, statement, quorum, votes }
     }
 
     /// The first vote is another validator's: a point of the group, and no signature of its sender.
@@ -110,6 +114,10 @@ fn ingest(criterion: &mut Criterion) {
                 core
             };
             bench.iter_batched(fresh, hear, BatchSize::SmallInput);
+        });
+        group.bench_function(BenchmarkId::new("signature-alone", validators), |bench| {
+            let signature = signature(&height.votes[0]);
+            bench.iter(|| assert!(height.keys.verify(ValidatorIndex(0), &height.statement, &signature)));
         });
         group.throughput(Throughput::Elements(quorum as u64));
         group.bench_function(BenchmarkId::new("a-quorum", validators), |bench| {

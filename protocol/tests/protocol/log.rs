@@ -163,6 +163,35 @@ fn ct_merkle_accepts_every_proof_of_ours_and_no_bent_one() {
 }
 
 proptest! {
+    // A log of its own for each case takes most of the time, so there are few, with many proofs each.
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn ct_merkle_accepts_the_proofs_of_long_logs_and_no_bent_one(
+        count in 2_000_u64..=100_000, at in prop::collection::vec(any::<[prop::sample::Index; 3]>(), 100), bit in 0_usize..256,
+    ) {
+        let leaves = numbered(count);
+        let log = log_of(&leaves);
+        for [size, index, place] in at {
+            let size = size.index(count as usize - 1) as u64 + 2;
+            let (head, index) = (foreign(&log.head_at(size).unwrap()), index.index(size as usize - 1) as u64);
+            let (leaf, first) = (&leaves[index as usize], index + 1);
+            let mut path = outputs(&log.prove_inclusion(index, size).unwrap().path);
+            prop_assert!(head.verify_inclusion(leaf, index, &InclusionProof::<Sha256>::from_digests(&path)).is_ok());
+            let bent = place.index(path.len());
+            path[bent][bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(head.verify_inclusion(leaf, index, &InclusionProof::<Sha256>::from_digests(&path)).is_err());
+
+            let earlier = foreign(&log.head_at(first).unwrap());
+            let mut path = outputs(&log.prove_consistency(first, size).unwrap().path);
+            prop_assert!(head.verify_consistency(&earlier, &ConsistencyProof::<Sha256>::from_digests(&path)).is_ok());
+            let bent = place.index(path.len());
+            path[bent][bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(head.verify_consistency(&earlier, &ConsistencyProof::<Sha256>::from_digests(&path)).is_err());
+        }
+    }
+}
+
+proptest! {
     #[test]
     fn logs_of_any_leaves_have_the_heads_and_proofs_of_the_text(
         leaves in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..200), at in any::<prop::sample::Index>(), to in any::<prop::sample::Index>(),

@@ -12,4 +12,5 @@ mod finality;
 mod key;
 mod log;
 mod trust;
+mod vectors;
 mod verify;

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Shows that seals, votes and proofs of possession made by our code are judged the same by programs we did not write.
+"""Shows that seals, votes, proofs of possession, checkpoints and proofs of the log made by our code are judged the same by programs we did not write.
 
     run.py [--allow-missing] [--verbose]
 
 The signatures are those of protocol/tests/vectors/consensus.json. What each of them covers is put together here a second time, from
 the layouts that the module headers of protocol/src/consensus document, and not taken from the vectors. Each true signature must be
-accepted, and made again byte for byte from its secret keys; each bent one must be refused. A judge that cannot be had is a failure, or
+accepted, and made again byte for byte from its secret keys; each bent one must be refused. Checkpoints and proofs are those of
+protocol/tests/vectors/checkpoint.json; proofbundle (PyPI) judges them, and bent ones beside them. A judge that cannot be had is a failure, or
 with --allow-missing a skip. Ends with `N passed, N failed, N skipped`.
 """
 import argparse
@@ -23,6 +24,7 @@ sys.path.insert(0, str(HERE.parent / "receipts"))
 import tools  # noqa: E402 - the rooms share how a judge is had
 
 VECTORS = HERE.parents[2] / "protocol/tests/vectors/consensus.json"
+LOG_VECTORS = HERE.parents[2] / "protocol/tests/vectors/checkpoint.json"
 KINDS = {"proposal": 1, "prepare": 2, "commit": 3, "round change": 4}
 
 
@@ -110,6 +112,64 @@ class Vectors:
         yield bent(vote, "without its flags", signature=f"{int(vote['signature'], 16) & ~(7 << 381):096x}")
 
 
+class LogVectors:
+    """The pinned checkpoints and proofs, and what can be bent about them."""
+
+    def __init__(self):
+        pinned = json.loads(LOG_VECTORS.read_text(encoding="utf-8"))
+        self.vkey, self.pinned = pinned["vkey"], pinned
+        self.origin = self.vkey.split("+", 1)[0]
+        self.roots = {one["size"]: one["root"] for one in pinned["checkpoints"]}
+
+    def true(self):
+        """Every checkpoint and proof as a case."""
+        for one in self.pinned["checkpoints"]:
+            yield {"name": f"checkpoint of {one['size']}", "kind": "checkpoint", "vkey": self.vkey, "origin": self.origin, **one}
+        for one in self.pinned["inclusions"]:
+            yield {"name": f"leaf {one['index']} of {one['size']}", "kind": "inclusion", "root": self.roots[one["size"]], **one}
+        for one in self.pinned["consistencies"]:
+            yield {"name": f"{one['second']} after {one['first']}", "kind": "consistency",
+                   "first_root": self.roots[one["first"]], "second_root": self.roots[one["second"]], **one}
+
+    def false(self):
+        """What is no checkpoint of the key, or proves nothing."""
+        for case in self.true():
+            yield from getattr(self, "bent_" + case["kind"])(case)
+
+    def bent(self, case, what, **changes):
+        return dict(case, name=f"{case['name']}: {what}", **changes)
+
+    def bent_checkpoint(self, case):
+        size, note = case["size"], case["note"]
+        text, lines = note.split("\n\n")
+        mark = lines.index(" ", 2) + 30
+        other = "A" if lines[mark] != "A" else "B"
+        yield self.bent(case, "another size", note=note.replace(f"\n{size}\n", f"\n{size + 1}\n", 1), size=size + 1)
+        yield self.bent(case, "another origin", note=note.replace(self.origin, "other.example", 1), origin="other.example")
+        yield self.bent(case, "a changed signature", note=f"{text}\n\n{lines[:mark]}{other}{lines[mark + 1:]}")
+        yield self.bent(case, "the validators' line alone", note=f"{text}\n\n" + lines.split("\n", 1)[1])
+        yield self.bent(case, "without its signatures", note=f"{text}\n\n")
+        yield self.bent(case, "without the empty line", note=f"{text}\n{lines}")
+        yield self.bent(case, "another root than it is asked for", root="00" * 32)
+
+    def bent_inclusion(self, case):
+        path = case["path"]
+        yield self.bent(case, "another leaf", leaf="02" + case["leaf"][2:])
+        yield self.bent(case, "another root", root="00" * 32)
+        yield self.bent(case, "a hash too many", path=[*path, "00" * 32])
+        if path:
+            yield self.bent(case, "a hash too few", path=path[:-1])
+            yield self.bent(case, "a changed bit", path=[f"{int(path[0], 16) ^ 1:064x}", *path[1:]])
+
+    def bent_consistency(self, case):
+        path = case["path"]
+        yield self.bent(case, "another earlier root", first_root="00" * 32)
+        yield self.bent(case, "another later root", second_root="00" * 32)
+        yield self.bent(case, "a hash too many", path=[*path, "00" * 32])
+        yield self.bent(case, "a hash too few", path=path[:-1])
+        yield self.bent(case, "a changed bit", path=[*path[:-1], f"{int(path[-1], 16) ^ 1:064x}"])
+
+
 class Score:
     """What passed, what failed, what was skipped, by judge."""
 
@@ -144,6 +204,30 @@ def noble(cases):
     return tools.run(["node", HERE / "judge_noble.cjs", cases], "@noble/curves judges signatures", env=environment)
 
 
+def proofbundle(cases):
+    return tools.run([tools.python(HERE), HERE / "judge_proofbundle.py", cases], "proofbundle judges checkpoints and proofs")
+
+
+def ask(score, judges, true, false, allow_missing):
+    """Has each judge say of each case whether it is true."""
+    wanted = {case["name"]: True for case in true} | {case["name"]: False for case in false}
+    with tempfile.TemporaryDirectory(prefix="bpi-conformance-") as folder:
+        cases = pathlib.Path(folder) / "cases.json"
+        cases.write_text(json.dumps([*true, *false]), encoding="utf-8")
+        for who, judge in judges:
+            try:
+                verdicts = dict(line.split("\t", 1) for line in judge(cases).splitlines())
+            except tools.ToolError as error:
+                if allow_missing:
+                    score.skip(who, f"because {error}")
+                else:
+                    score.say(who, "could not be asked", False, error)
+                continue
+            for name, good in wanted.items():
+                verdict, _, words = verdicts.get(name, "silent\t").partition("\t")
+                score.say(who, name, verdict == ("accepted" if good else "refused"), f"{verdict} {words}".strip())
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--allow-missing", action="store_true", help="a judge that cannot be had is skipped")
@@ -152,23 +236,9 @@ def main():
     score, vectors = Score(arguments.verbose), Vectors()
     for what, good in vectors.facts():
         score.say("layouts", what, good)
-    true, false = list(vectors.true()), list(vectors.false())
-    wanted = {case["name"]: case in true for case in [*true, *false]}
-    with tempfile.TemporaryDirectory(prefix="bpi-conformance-") as folder:
-        cases = pathlib.Path(folder) / "cases.json"
-        cases.write_text(json.dumps([*true, *false]), encoding="utf-8")
-        for who, judge in (("py_ecc", py_ecc), ("@noble/curves", noble)):
-            try:
-                verdicts = dict(line.split("\t", 1) for line in judge(cases).splitlines())
-            except tools.ToolError as error:
-                if arguments.allow_missing:
-                    score.skip(who, f"because {error}")
-                else:
-                    score.say(who, "could not be asked", False, error)
-                continue
-            for name, good in wanted.items():
-                verdict, _, words = verdicts.get(name, "silent\t").partition("\t")
-                score.say(who, name, verdict == ("accepted" if good else "refused"), f"{verdict} {words}".strip())
+    ask(score, (("py_ecc", py_ecc), ("@noble/curves", noble)), list(vectors.true()), list(vectors.false()), arguments.allow_missing)
+    log = LogVectors()
+    ask(score, (("proofbundle", proofbundle),), list(log.true()), list(log.false()), arguments.allow_missing)
     return score.close()
 
 

@@ -46,15 +46,21 @@ const SEALED: &str = "b7aef450f35414a9e569088333b245734d598153a9352a08e671c73b04
 
 fuzz_target!(|bytes: &[u8]| {
     drop(Trust::parse(bytes));
-    let files: BTreeMap<String, Vec<u8>> =
-        FILES.iter().zip(bytes.splitn(4, |byte| *byte == 0)).map(|(name, part)| ((*name).to_owned(), part.to_vec())).collect();
+    let files: BTreeMap<String, Vec<u8>> = FILES
+        .iter()
+        .zip(bytes.splitn(4, |byte| *byte == 0))
+        .map(|(name, part)| ((*name).to_owned(), part.to_vec()))
+        .collect();
     for evidence in [Evidence::from_bytes(bytes), Evidence::from_files(files)].into_iter().flatten() {
         let report = verify(&evidence, &TRUST, Level::Signed);
         assert_ne!(report.exit_code(), 0, "evidence passed under a key that did not sign it");
         assert_eq!(verify(&evidence, &TRUST, Level::Signed).verdict(), report.verdict());
         let is_final = report.rows.iter().any(|row| row.name == RowName::Finality && row.status == Status::Pass);
         let digest = evidence.finality().map(|proof| proof.header.digest());
-        assert!(!is_final || digest.as_ref().map(HeaderDigest::to_string).as_deref() == Some(SEALED), "a header was forged");
+        assert!(
+            !is_final || digest.as_ref().map(HeaderDigest::to_string).as_deref() == Some(SEALED),
+            "a header was forged"
+        );
         let again = Evidence::from_files(evidence.to_files()).expect("what we wrote can be read");
         assert_eq!(again.receipt().pae(), evidence.receipt().pae());
         assert_eq!(again.finality(), evidence.finality());
