@@ -36,9 +36,9 @@ struct Options {
     /// Instead, check a model of one height up to this round, with a traitor among four.
     #[arg(long, value_name = "ROUNDS")]
     model: Option<u32>,
-    /// With --model: how many states are looked at, at most.
-    #[arg(long, default_value_t = 1_000_000)]
-    states: usize,
+    /// With --model: how many states are looked at, at most, breadth first. All there are, depth first, if nothing is said.
+    #[arg(long)]
+    states: Option<usize>,
     /// Tell each history as a story.
     #[arg(long)]
     trace: bool,
