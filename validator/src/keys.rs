@@ -257,6 +257,11 @@ fn failed(deed: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyFileE
 
 /// Reads a file that only its owner reaches.
 pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
+    read_private_up_to(path, KEY_FILE_BYTES_MAX)
+}
+
+/// Reads a private file of at most `bytes_max`.
+pub(crate) fn read_private_up_to(path: &Path, bytes_max: u64) -> Result<Zeroizing<String>, KeyFileError> {
     // O_NONBLOCK: opening a pipe must not wait for its writer; it is refused below.
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
     let file = match opened {
@@ -282,10 +287,10 @@ pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyFileErro
         return Err(KeyFileError::Exposed { path: path.to_path_buf(), mode: facts.mode() & 0o7777 });
     }
     let malformed = |reason| KeyFileError::Malformed { path: path.to_path_buf(), reason };
-    let mut text = Zeroizing::new(String::with_capacity(KEY_FILE_BYTES_MAX as usize + 1));
-    match file.take(KEY_FILE_BYTES_MAX + 1).read_to_string(&mut text) {
-        Ok(length) if length as u64 <= KEY_FILE_BYTES_MAX => Ok(text),
-        Ok(_) => Err(malformed("it is longer than 4096 bytes")),
+    let mut text = Zeroizing::new(String::with_capacity(bytes_max as usize + 1));
+    match file.take(bytes_max + 1).read_to_string(&mut text) {
+        Ok(length) if length as u64 <= bytes_max => Ok(text),
+        Ok(_) => Err(malformed("it is longer than such a file is")),
         Err(source) if source.kind() == io::ErrorKind::InvalidData => Err(malformed("it is not text")),
         Err(source) => Err(failed("read", path)(source)),
     }

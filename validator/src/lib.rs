@@ -4,9 +4,12 @@
 //! - [`replica`]: the chain around it: which height is next, who has missed one, what is kept.
 //! - [`contents`]: what a header commits to, made, checked and kept: the log of receipts, inclusion lists, the inbox, the chain of hashes.
 //! - [`durable`]: the disk: how far the key has spoken, what was said at this height, final headers.
+//! - `beacon`: the key that all validators share, its signatures, and the proposers that they draw.
 //! - [`keys`], `peer_key`: the key files.
 //! - `node`: everything around that is not pure: configuration, network, API, the loop.
 
+#[cfg(feature = "beacon")]
+pub mod beacon;
 pub mod contents;
 pub mod core;
 pub mod durable;

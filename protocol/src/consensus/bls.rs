@@ -77,11 +77,44 @@ impl Signer for SecretKey {
     }
 }
 
+/// A public key that was looked into once: a point of the subgroup, not at infinity. A group's key, or that of one share of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VerifyingKey(min_sig::PublicKey);
+
+impl VerifyingKey {
+    /// Looks into a key.
+    ///
+    /// # Errors
+    /// [`KeyError::Point`] (of no validator: 65 535) for what is no key.
+    pub fn new(key: &PublicKey) -> Result<Self, KeyError> {
+        min_sig::PublicKey::key_validate(&key.0).map(Self).map_err(|_| KeyError::Point { index: u16::MAX })
+    }
+
+    /// As it travels.
+    pub fn public_key(&self) -> PublicKey {
+        PublicKey(self.0.compress())
+    }
+
+    /// True when `signature` is the key's own over `message`.
+    pub fn verify(&self, message: &[u8], signature: &Signature) -> bool {
+        holds(&self.0, message, signature)
+    }
+
+    /// True when the sum of `signatures` is that of all `keys` over one `message`: then each of them has signed it, if each has shown to
+    /// know its secret half. False without any.
+    pub fn verify_sum(keys: &[Self], message: &[u8], signatures: &[Signature]) -> bool {
+        let Some(sum) = sum(signatures) else { return false };
+        let keys: Vec<_> = keys.iter().map(|key| &key.0).collect();
+        keys.len() == signatures.len()
+            && sum.fast_aggregate_verify(false, message, DST, &keys) == BLST_ERROR::BLST_SUCCESS
+    }
+}
+
 /// The keys of a validator set, looked into once: each a point of the subgroup, each with a proof of possession.
 #[derive(Clone, Debug)]
 pub struct Keys {
     members: Vec<min_sig::PublicKey>,
-    group: Option<min_sig::PublicKey>,
+    group: Option<VerifyingKey>,
 }
 
 impl Keys {
@@ -116,14 +149,19 @@ impl Keys {
     /// # Errors
     /// [`KeyError::Point`] (of no validator: 65 535) for what is no key.
     pub fn with_group(mut self, key: &PublicKey) -> Result<Self, KeyError> {
-        let point = min_sig::PublicKey::key_validate(&key.0).map_err(|_| KeyError::Point { index: u16::MAX })?;
-        self.group = Some(point);
+        self.group = Some(VerifyingKey::new(key)?);
         Ok(self)
     }
 }
 
 fn signature(bytes: &Signature) -> Option<min_sig::Signature> {
     min_sig::Signature::sig_validate(&bytes.0, true).ok()
+}
+
+fn sum(signatures: &[Signature]) -> Option<min_sig::Signature> {
+    let points: Vec<_> = signatures.iter().map(signature).collect::<Option<_>>()?;
+    let sum = min_sig::AggregateSignature::aggregate(&points.iter().collect::<Vec<_>>(), false).ok()?;
+    Some(sum.to_signature())
 }
 
 fn holds(key: &min_sig::PublicKey, message: &[u8], bytes: &Signature) -> bool {
@@ -142,12 +180,10 @@ impl Scheme for Keys {
     }
 
     fn aggregate(&self, signatures: &[Signature]) -> Option<Signature> {
-        let points: Vec<_> = signatures.iter().map(signature).collect::<Option<_>>()?;
-        let sum = min_sig::AggregateSignature::aggregate(&points.iter().collect::<Vec<_>>(), false).ok()?;
-        Some(Signature(sum.to_signature().compress()))
+        sum(signatures).map(|sum| Signature(sum.compress()))
     }
 
     fn verify_group(&self, message: &[u8], signature: &Signature) -> bool {
-        self.group.as_ref().is_some_and(|key| holds(key, message, signature))
+        self.group.is_some_and(|key| key.verify(message, signature))
     }
 }

@@ -43,13 +43,13 @@ pub struct PohEnd {
     pub hash: [u8; 32],
 }
 
-/// Where the order of proposers of the next height comes from.
+/// What the proposers of the next height are drawn by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Seed {
-    /// There is no group key yet: each in turn by height.
+    /// Those who voted on the parent have no group key: each in turn by height.
     #[default]
     RoundRobin,
-    /// The unique threshold signature of the previous height's validators over (epoch, height).
+    /// The unique threshold signature of the parent's validators over [`super::statement::seed`] of this height.
     Threshold(Signature),
 }
 
@@ -74,7 +74,7 @@ pub struct Header {
     pub inbox: InboxAnchor,
     /// The chain of hashes.
     pub poh: PohEnd,
-    /// The seed by which this header's proposer was chosen.
+    /// The seed by which the proposers of the next header are chosen.
     pub seed: Seed,
     /// The epoch of `validators`.
     pub epoch: Epoch,

@@ -2,10 +2,12 @@
 
 use thiserror::Error;
 
-use super::header::{Header, Seed};
-use super::ids::{ChainId, Epoch, HeaderDigest, SetDigest};
-use super::scheme::Scheme;
-use super::seal::{Seal, SealError};
+use super::bls::VerifyingKey;
+use super::bytes::{BytesError, Reader, Writer};
+use super::header::{HEADER_BYTES, Header, Seed};
+use super::ids::{ChainId, Epoch, HeaderDigest, Round, SetDigest};
+use super::scheme::{Scheme, Signature};
+use super::seal::{Seal, SealError, check_threshold};
 use super::statement::Place;
 use super::validators::ValidatorSet;
 
@@ -191,6 +193,57 @@ impl<S: Scheme> LightClient<S> {
         }
         self.trusted = header;
         Ok(())
+    }
+}
+
+/// A header and the signature of its validators' group: what a relay or another chain needs who knows that group's key, at any height, with
+/// no header and no set in between. It says that a quorum of whoever then held the key has sealed it, not who.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LightProof {
+    /// The header.
+    pub header: Header,
+    /// The round of the COMMIT votes.
+    pub round: Round,
+    /// By the group's key, over the COMMIT statement.
+    pub signature: Signature,
+}
+
+impl LightProof {
+    /// Bytes of a proof, always.
+    pub const BYTES: usize = HEADER_BYTES + 4 + 48;
+
+    /// Of a final header. `None` when its seal is votes.
+    pub fn new(header: Header, seal: &Seal) -> Option<Self> {
+        match seal {
+            Seal::Votes(_) => None,
+            Seal::Threshold { round, signature } => Some(Self { header, round: *round, signature: *signature }),
+        }
+    }
+
+    /// Canonical bytes.
+    pub fn to_bytes(self) -> Vec<u8> {
+        let mut out = Writer::new();
+        out.bytes(&self.header.to_bytes()).u32(self.round.0).bytes(&self.signature.0);
+        out.done()
+    }
+
+    /// Reads canonical bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, BytesError> {
+        let mut reader = Reader::new(bytes);
+        let (header, round) = (Header::read(&mut reader)?, Round(reader.u32()?));
+        let proof = Self { header, round, signature: Signature(reader.array()?) };
+        reader.end()?;
+        Ok(proof)
+    }
+
+    /// Checks that the header is final.
+    ///
+    /// # Errors
+    /// [`SealError`] when the signature is another one, or of a round before the header's.
+    pub fn check(&self, chain: ChainId, group: &VerifyingKey) -> Result<&Header, SealError> {
+        let place = Place { chain, height: self.header.height };
+        check_threshold(place, &self.header, self.round, |statement| group.verify(statement, &self.signature))?;
+        Ok(&self.header)
     }
 }
 

@@ -149,16 +149,34 @@ impl Seal {
         if header.height != place.height {
             return Err(SealError::Height { header: header.height.0, place: place.height.0 });
         }
-        if self.round() < header.round {
-            return Err(SealError::Early { seal: self.round().0, header: header.round.0 });
-        }
+        check_round(self.round(), header)?;
         match self {
             Self::Votes(votes) => Ok(votes.check_committed(place, header.digest(), set, scheme)?),
             Self::Threshold { round, signature } => {
-                let statement = statement::commit(place, *round, header.digest());
-                if scheme.verify_group(&statement, signature) { Ok(()) } else { Err(VotesError::Signature.into()) }
+                check_threshold(place, header, *round, |statement| scheme.verify_group(statement, signature))
             }
         }
+    }
+}
+
+/// The rule of a threshold seal, whoever verifies its signature.
+pub(super) fn check_threshold(
+    place: Place,
+    header: &Header,
+    round: Round,
+    verify: impl FnOnce(&[u8]) -> bool,
+) -> Result<(), SealError> {
+    check_round(round, header)?;
+    match verify(&statement::commit(place, round, header.digest())) {
+        true => Ok(()),
+        false => Err(VotesError::Signature.into()),
+    }
+}
+
+fn check_round(round: Round, header: &Header) -> Result<(), SealError> {
+    match round < header.round {
+        true => Err(SealError::Early { seal: round.0, header: header.round.0 }),
+        false => Ok(()),
     }
 }
 

@@ -1,14 +1,22 @@
-//! What a validator signs: one layout for the four kinds, so that no signature of one kind is one of another, of another chain, height or round.
+//! What a validator signs: one layout for the four kinds, so that no signature of one kind is one of another, of another chain, height or
+//! round.
 //!
 //! ```text
 //! "bpi.ibft.v1" | kind 1 | chain 32 | height 8 | round 4 | subject
 //! subject: the header's digest (32), or of a round change 0, or 1 | prepared round 4 | prepared digest 32
 //! ```
+//!
+//! And what all sign together with the key that they share, besides COMMIT: the seed of a height.
+//!
+//! ```text
+//! "bpi.seed.v1" | chain 32 | epoch 8 | height 8
+//! ```
 
 use super::bytes::Writer;
-use super::ids::{ChainId, HeaderDigest, Height, Round};
+use super::ids::{ChainId, Epoch, HeaderDigest, Height, Round};
 
 const DOMAIN: &[u8] = b"bpi.ibft.v1";
+const SEED_DOMAIN: &[u8] = b"bpi.seed.v1";
 
 /// Where an instance of consensus stands: part of every statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +58,14 @@ pub fn round_change(place: Place, round: Round, prepared: Option<PreparedClaim>)
         None => out.u8(0),
         Some(claim) => out.u8(1).u32(claim.round.0).bytes(&claim.digest.0),
     };
+    out.done()
+}
+
+/// The seed in the header of a height. `epoch` is that of who signs: the validators of the height before. Nothing that a proposer chooses
+/// is in it.
+pub fn seed(place: Place, epoch: Epoch) -> Vec<u8> {
+    let mut out = Writer::new();
+    out.bytes(SEED_DOMAIN).bytes(&place.chain.0).u64(epoch.0).u64(place.height.0);
     out.done()
 }
 

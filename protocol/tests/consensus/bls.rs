@@ -1,7 +1,7 @@
 //! BLS signatures: what holds, and what must not.
 
 use blst::min_sig;
-use bpi_protocol::consensus::bls::{KeyError, Keys, POP_DST, SecretKey};
+use bpi_protocol::consensus::bls::{KeyError, Keys, POP_DST, SecretKey, VerifyingKey};
 use bpi_protocol::consensus::ids::{Epoch, ValidatorIndex};
 use bpi_protocol::consensus::scheme::{PublicKey, Scheme as _, Signature, Signer as _};
 use bpi_protocol::consensus::validators::{Signers, Validator, ValidatorSet};
@@ -143,4 +143,19 @@ fn a_group_signature_holds_only_where_there_is_a_group_key() {
     assert!(keys.verify_group(b"message", &signature));
     assert!(!keys.verify_group(b"massage", &signature));
     assert!(!keys.verify(ValidatorIndex(0), b"message", &signature));
+}
+
+#[test]
+fn a_sum_of_signatures_holds_for_exactly_the_keys_that_signed() {
+    let secrets: Vec<_> = (1..=4).map(secret).collect();
+    let keys: Vec<_> = secrets.iter().map(|secret| VerifyingKey::new(&secret.public_key()).unwrap()).collect();
+    let signatures: Vec<_> = secrets.iter().map(|secret| secret.sign(b"message")).collect();
+    assert!(VerifyingKey::verify_sum(&keys, b"message", &signatures));
+    assert!(!VerifyingKey::verify_sum(&keys, b"massage", &signatures));
+    assert!(!VerifyingKey::verify_sum(&keys[..3], b"message", &signatures));
+    assert!(!VerifyingKey::verify_sum(&keys[..3], b"message", &signatures[1..]));
+    assert!(!VerifyingKey::verify_sum(&[], b"message", &[]));
+    assert!(keys[2].verify(b"message", &signatures[2]) && !keys[2].verify(b"message", &signatures[1]));
+    assert_eq!(keys[0].public_key(), secrets[0].public_key());
+    assert_eq!(VerifyingKey::new(&PublicKey(infinity())), Err(KeyError::Point { index: u16::MAX }));
 }

@@ -1,9 +1,9 @@
 //! The light client: it follows what is final, step by step, and nothing else.
 
-use bpi_protocol::consensus::bls::Keys;
+use bpi_protocol::consensus::bls::{Keys, VerifyingKey};
 use bpi_protocol::consensus::header::{Header, InboxAnchor, LogHead, PohEnd};
 use bpi_protocol::consensus::ids::{ChainId, HeaderDigest, Height, Round, TimeMs, ValidatorIndex};
-use bpi_protocol::consensus::light::{LightClient, StepError, chain_of, genesis};
+use bpi_protocol::consensus::light::{LightClient, LightProof, StepError, chain_of, genesis};
 use bpi_protocol::consensus::scheme::{Signature, Signer as _};
 use bpi_protocol::consensus::seal::{Seal, SealError, Votes, VotesError};
 use bpi_protocol::consensus::statement::{self, Place};
@@ -185,6 +185,34 @@ fn a_threshold_seal_needs_the_groups_key_and_nothing_else() {
     assert_eq!(client.step(header, &seal(1, commit(0)), None), refused);
     assert_eq!(client.step(header, &seal(0, Signature([0; 48])), None), refused);
     assert_eq!(client.step(header, &seal(0, commit(0)), None), Ok(()));
+}
+
+#[test]
+fn a_light_proof_of_any_height_is_412_bytes_and_needs_the_groups_key_and_the_chain() {
+    let chain = Chain::new();
+    let group = secret(99);
+    let key = VerifyingKey::new(&group.public_key()).unwrap();
+    let header = Header { height: Height(9_000_000), round: Round(1), ..after(&chain.genesis) };
+    let sealed = |round| {
+        let signature = group.sign(&statement::commit(chain.place(&header), round, header.digest()));
+        LightProof::new(header, &Seal::Threshold { round, signature }).unwrap()
+    };
+    let bytes = sealed(Round(2)).to_bytes();
+    assert_eq!((bytes.len(), LightProof::BYTES), (412, 412));
+    let proof = LightProof::from_bytes(&bytes).unwrap();
+    assert_eq!(proof.check(chain.id, &key), Ok(&header));
+    assert!(LightProof::from_bytes(&bytes[..411]).is_err());
+    assert!(LightProof::from_bytes(&[&bytes[..], &[0]].concat()).is_err());
+
+    let refused = Err(SealError::Votes(VotesError::Signature));
+    assert_eq!(proof.check(ChainId([1; 32]), &key), refused);
+    assert_eq!(proof.check(chain.id, &VerifyingKey::new(&secret(98).public_key()).unwrap()), refused);
+    assert_eq!(LightProof { round: Round(3), ..proof }.check(chain.id, &key), refused);
+    let other = Header { da_root: [1; 32], ..header };
+    assert_eq!(LightProof { header: other, ..proof }.check(chain.id, &key), refused);
+    assert_eq!(sealed(Round(0)).check(chain.id, &key), Err(SealError::Early { seal: 0, header: 1 }));
+    let votes = chain.cluster.seal(chain.place(&header), Round(1), &header, signers(0..6));
+    assert_eq!(LightProof::new(header, &votes), None, "votes need the set");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use bpi_protocol::consensus::bls::{DST, POP_DST};
 use bpi_protocol::consensus::bytes::{Reader, Writer};
 use bpi_protocol::consensus::equivocation::{Equivocation, Said};
 use bpi_protocol::consensus::header::{Header, InboxAnchor, PohEnd, Seed};
-use bpi_protocol::consensus::ids::{ChainId, Height, Round, TimeMs, ValidatorIndex};
+use bpi_protocol::consensus::ids::{ChainId, Epoch, Height, Round, TimeMs, ValidatorIndex};
 use bpi_protocol::consensus::justification::{Justification, SignedRoundChange, check_proposal, check_round_change};
 use bpi_protocol::consensus::light::{chain_of, genesis};
 use bpi_protocol::consensus::message::{Body, Commit, Final, Message, Partials, Proposal, RoundChange, Vote};
@@ -262,6 +262,7 @@ impl Story {
                 one("commit", 3, commit.clone()),
                 one("round change", 0, statement::round_change(place, Round(1), None)),
                 one("round change with a claim", 0, statement::round_change(place, Round(1), Some(self.claim()))),
+                one("seed", 1, statement::seed(place, Epoch(7))),
             ],
             sums: sums.into_iter().chain(seals.iter().map(|(_, seal)| sealed(seal))).collect(),
             seals: seals.iter().map(|(name, seal)| named(name, &seal_bytes(seal), None)).collect(),

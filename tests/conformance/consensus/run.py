@@ -45,8 +45,10 @@ class Vectors:
         self.subject = digest("bpi.header.v1", self.header)
 
     def statement(self, kind, round_, subject=None):
-        """statement.rs: domain, kind 1, chain 32, height 8, round 4, subject."""
+        """statement.rs: domain, kind 1, chain 32, height 8, round 4, subject; of a seed: domain, chain 32, epoch 8 (7 here), height 8."""
         height = self.header[1:9]
+        if kind == "seed":
+            return b"bpi.seed.v1" + self.chain + (7).to_bytes(8, "big") + height
         return b"bpi.ibft.v1" + bytes([KINDS[kind]]) + self.chain + height + round_.to_bytes(4, "big") + (subject or self.subject)
 
     def facts(self):

@@ -31,7 +31,7 @@ use bpi_protocol::consensus::message::{Message, Partials};
 use bpi_protocol::consensus::seal::{Seal, Votes};
 
 pub use instance::Instance;
-pub use state::{Core, Recovered};
+pub use state::{Core, Recovered, Shares};
 
 /// A peer, by a number that its host gives it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -76,7 +76,7 @@ impl<S: Scheme + Clone> Core<S> {
         };
         let Some(vote) = self.vote(statement::commit(place, round, digest), round, digest) else { return true };
         let shares = self.identity.as_ref().and_then(|identity| identity.shares.as_ref());
-        let partials = shares.map(|shares| shares.partials(place, round, digest));
+        let partials = shares.and_then(|shares| shares.partials(place, round, digest));
         let message = Message { height: place.height, body: Body::Commit(Commit { vote, partials }) };
         if self.speak(Step::Commit, message, out)
             && let Some(state) = &mut self.height

@@ -26,8 +26,8 @@ pub(super) struct Identity {
 
 /// A validator's shares of the group's signatures.
 pub trait Shares {
-    /// Shares for the COMMIT vote of a header.
-    fn partials(&self, place: Place, round: Round, digest: HeaderDigest) -> Partials;
+    /// Shares for the COMMIT vote of a header. `None`: at this height there are none.
+    fn partials(&self, place: Place, round: Round, digest: HeaderDigest) -> Option<Partials>;
 }
 
 /// A prepared header and its certificate (`lastPreparedBlock`, `lastPreparedRound`).
