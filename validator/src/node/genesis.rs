@@ -185,6 +185,7 @@ impl ChainRules {
             inbox: InboxRules { lag_blocks: self.inbox_lag_blocks, overdue_blocks: self.inbox_overdue_blocks },
             bounds,
             threads,
+            ..Rules::default()
         }
     }
 }

@@ -36,8 +36,6 @@ use crate::replica::{Act, Replica};
 
 mod answers;
 
-/// How far ahead of this clock a header may be, in ms.
-const DRIFT_MS: u64 = 1_000;
 /// Contents of headers that may become final, at most.
 const CONTENTS_MAX: usize = 8;
 /// How long an answer is waited for before another peer is asked, in ms.
@@ -109,8 +107,8 @@ pub struct Host<N> {
     metrics: Arc<Metrics>,
     timer: Option<Due>,
     proposal: Option<Due>,
-    /// Headers whose contents have not come.
-    open: BTreeMap<HeaderDigest, Header>,
+    /// Headers whose contents have not come, and when each was heard.
+    open: BTreeMap<HeaderDigest, (Header, u64)>,
     /// Contents that fit their headers, the newest last.
     judged: VecDeque<(HeaderDigest, Arc<Contents>)>,
     /// The last contents that each peer has sent for a header not known yet.
@@ -402,9 +400,7 @@ impl<N: Network> Host<N> {
     /// Looks into a header, now or when its contents have come.
     fn check(&mut self, header: &Header) -> Result<(), HostError> {
         let digest = header.digest();
-        let right = header.time.0 <= now_ms().saturating_add(DRIFT_MS)
-            && header.next_validators == self.plan.announced(header)
-            && header.seed == Seed::RoundRobin;
+        let right = header.next_validators == self.plan.announced(header) && header.seed == Seed::RoundRobin;
         if !right {
             self.inputs.push_back(Input::Checked { digest, valid: false });
             return Ok(());
@@ -413,7 +409,7 @@ impl<N: Network> Host<N> {
             self.inputs.push_back(Input::Checked { digest, valid: true });
             return Ok(());
         }
-        self.open.insert(digest, *header);
+        self.open.entry(digest).or_insert((*header, now_ms()));
         let early = self.early.iter().find(|(_, (known, _))| *known == digest);
         match early.map(|(peer, (_, contents))| (*peer, Arc::clone(contents))) {
             Some((peer, contents)) => self.judge(peer, digest, contents)?,
@@ -435,13 +431,13 @@ impl<N: Network> Host<N> {
     /// Judges the contents that a peer has sent for an open header. If they are wrong, the header is, when they are its proposer's; if they
     /// are somebody else's, they may be none of it.
     fn judge(&mut self, from: Peer, digest: HeaderDigest, contents: Arc<Contents>) -> Result<(), HostError> {
-        let Some(header) = self.open.get(&digest).copied() else { return Ok(()) };
+        let Some((header, heard_ms)) = self.open.get(&digest).copied() else { return Ok(()) };
         if self.lags() {
             self.early.insert(from, (digest, contents));
             return Ok(());
         }
         let faults = self.plan.period(self.replica.tip()).set.faults();
-        match self.contents.check(self.replica.tip(), &header, &contents, faults) {
+        match self.contents.check(self.replica.tip(), &header, &contents, heard_ms, faults) {
             Ok(()) => {
                 self.open.remove(&digest);
                 self.remember(digest, contents);
@@ -608,7 +604,7 @@ impl<N: Network> Host<N> {
         self.show_tip();
         // Headers that waited for the log can be looked into.
         let open: Vec<_> = self.open.values().copied().collect();
-        open.iter().try_for_each(|header| self.check(header))
+        open.iter().try_for_each(|(header, _)| self.check(header))
     }
 }
 

@@ -23,6 +23,19 @@ pub fn cluster(count: u32) -> Vec<(Memory, Events)> {
     nodes.zip(receivers).collect()
 }
 
+impl Memory {
+    /// Tells this node and all others that they are connected, as a new connection does.
+    pub fn announce(&self) {
+        for (number, node) in (0..).zip(&self.nodes) {
+            if number != self.me {
+                // A full channel has events enough, and a closed one no reader.
+                let _ = node.try_send(Event::Connected { peer: Peer(self.me) });
+                let _ = self.nodes[self.me as usize].try_send(Event::Connected { peer: Peer(number) });
+            }
+        }
+    }
+}
+
 impl Network for Memory {
     fn send(&self, to: Peer, frame: &Frame) {
         let wire = frame.to_wire();

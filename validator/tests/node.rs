@@ -1,0 +1,314 @@
+//! Whole nodes in one process, and what the network does with strangers.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bpi_protocol::consensus::header::LogHead;
+use bpi_protocol::consensus::ids::{ChainId, Height};
+use bpi_protocol::consensus::message::{Body, Message};
+use bpi_protocol::log::proof::Inclusion;
+use bpi_validator::contents::application::Application;
+use bpi_validator::contents::leaf::{Leaf, TenantId};
+use bpi_validator::contents::mempool::Bounds;
+use bpi_validator::core::{Core, Peer};
+use bpi_validator::durable::Durable;
+use bpi_validator::durable::watermark::Watermark;
+use bpi_validator::keys::KeyFile;
+use bpi_validator::node::api::{self, Ask, Status};
+use bpi_validator::node::config::Config;
+use bpi_validator::node::frame::{FRAME_BYTES_MAX, Frame};
+use bpi_validator::node::genesis::{Genesis, Member};
+use bpi_validator::node::host::{Host, Parts};
+use bpi_validator::node::inbox_source::InboxSource;
+use bpi_validator::node::metrics::Metrics;
+use bpi_validator::node::network::identity::Identity;
+use bpi_validator::node::network::memory::{Memory, cluster};
+use bpi_validator::node::network::tls::{self, PeerAddress, Tls};
+use bpi_validator::node::network::{Event, Events, Network};
+use bpi_validator::node::schedule::Plan;
+use bpi_validator::node::{now_ms, run};
+use bpi_validator::peer_key::PeerKey;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+/// What any of these takes on a slow day.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Folders, keys and a genesis of so many validators.
+fn site(folder: &Path, validators: usize) -> (Arc<Genesis>, Vec<Config>) {
+    let mut members = Vec::new();
+    let mut configs = Vec::new();
+    for number in 0..validators {
+        let home = folder.join(number.to_string());
+        std::fs::create_dir(&home).unwrap();
+        let text = "genesis = \"../genesis.toml\"\nkey_file = \"key\"\npeer_key_file = \"peer\"\ndata_dir = \"data\"\n\
+                    [timing]\nblock_ms = 50\nround_ms = 1000\n";
+        let config = Config::parse(&home.join("validator.toml"), text).unwrap();
+        let key = KeyFile::create(&config.key_file).unwrap();
+        Watermark::create(&Watermark::path_beside(&config.key_file), key.fingerprint(), Height(0)).unwrap();
+        let peer = PeerKey::create(&config.peer_key_file).unwrap();
+        members.push(Member {
+            public_key: hex::encode(key.public_key().0),
+            possession: hex::encode(key.possession().0),
+            peer_key: hex::encode(peer.public()),
+            address: None,
+            weight: 1,
+            region: (number % 2).to_string(),
+        });
+        configs.push(config);
+    }
+    let path = folder.join("genesis.toml");
+    std::fs::write(&path, Genesis::text("test", now_ms(), members).unwrap()).unwrap();
+    let genesis = Arc::new(Genesis::load(&path).unwrap());
+    for config in &configs {
+        run::init(config, &genesis).unwrap();
+    }
+    (genesis, configs)
+}
+
+/// A node that runs in a thread of its own.
+struct Running {
+    asks: mpsc::Sender<Ask>,
+    stop: watch::Sender<bool>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+fn start(genesis: &Arc<Genesis>, config: &Config, (network, events): (Memory, Events)) -> Running {
+    let (asks, asked) = mpsc::channel(api::ASKS_MAX);
+    let (stop, stopped) = watch::channel(false);
+    let (genesis, config) = (Arc::clone(genesis), config.clone());
+    let thread = std::thread::spawn(move || {
+        let key = KeyFile::load(&config.key_file).unwrap();
+        let metrics = Metrics::new();
+        let plan = Plan::new(Arc::clone(&genesis), Some(key.public_key()), Arc::clone(&metrics));
+        let watermark = Watermark::path_beside(&config.key_file);
+        let (durable, found) = Durable::open(&config.data_dir, &watermark, genesis.chain, key.fingerprint()).unwrap();
+        let rules = genesis.rules.rules(Bounds::default(), 1);
+        let inbox = InboxSource::open(None).unwrap();
+        let contents = Application::open(&config.data_dir.join("ledger"), rules, inbox, &found.tip).unwrap();
+        let parts = Parts {
+            core: Core::validator(config.timing.into(), Arc::new(key.into_secret()), None),
+            peers: genesis.periods[0].peers.clone(),
+            peer_key: PeerKey::load(&config.peer_key_file).unwrap(),
+            evidence: config.data_dir.join("evidence"),
+            network: network.clone(),
+            genesis,
+            plan,
+            durable,
+            found,
+            contents,
+            metrics,
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(async {
+            let host = Host::start(parts).unwrap();
+            network.announce();
+            host.run(events, asked, stopped).await.unwrap();
+        });
+    });
+    Running { asks, stop, thread }
+}
+
+impl Running {
+    fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Ask) -> T {
+        let (answer, answered) = oneshot::channel();
+        self.asks.blocking_send(question(answer)).unwrap();
+        answered.blocking_recv().unwrap()
+    }
+
+    fn status(&self) -> Status {
+        self.ask(Ask::Status)
+    }
+
+    fn wait(&self, what: &str, fits: impl Fn(&Status) -> bool) -> Status {
+        let began = Instant::now();
+        loop {
+            let status = self.status();
+            if fits(&status) {
+                return status;
+            }
+            assert!(began.elapsed() < PATIENCE, "{what}: {status:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn end(self) {
+        self.stop.send(true).unwrap();
+        self.thread.join().unwrap();
+    }
+}
+
+fn leaf(number: u8) -> Leaf {
+    Leaf { tenant: TenantId([number % 3; 16]), hash: [number; 32] }
+}
+
+#[test]
+fn leaves_given_to_one_node_are_proved_by_another_and_one_that_comes_late_has_them_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let (genesis, configs) = site(folder.path(), 4);
+    let mut networks = cluster(4).into_iter();
+    let mut nodes: Vec<_> =
+        configs[..3].iter().map(|config| start(&genesis, config, networks.next().unwrap())).collect();
+
+    let leaves: Vec<_> = (0..50).map(leaf).collect();
+    let submitted = nodes[0].ask(|answer| Ask::Submit(leaves.clone(), answer));
+    assert_eq!((submitted.accepted, submitted.refused.len()), (50, 0));
+    let again = nodes[0].ask(|answer| Ask::Submit(vec![leaf(7)], answer));
+    assert_eq!((again.accepted, again.refused.len()), (0, 1), "it waits, or is in the log");
+    nodes.iter().for_each(|node| drop(node.wait("the leaves become final", |status| status.log == [50, 50])));
+
+    // Long enough that nobody remembers what the late one asks for.
+    let height = nodes[0].status().height + 20;
+    nodes[0].wait("heights move without one of four", |status| status.height >= height);
+    nodes.push(start(&genesis, &configs[3], networks.next().unwrap()));
+    let late = nodes[3].wait("the late one catches up", |status| status.height > height && status.log == [50, 50]);
+    assert_eq!(late.votes, "yes");
+    let more = nodes[3].ask(|answer| Ask::Submit((50..60).map(leaf).collect(), answer));
+    assert_eq!(more.accepted, 10);
+    nodes.iter().for_each(|node| drop(node.wait("its leaves become final", |status| status.log == [60, 60])));
+
+    for node in &nodes {
+        let found = node.ask(|answer| Ask::Inclusion(leaf(33), None, answer)).unwrap().unwrap();
+        let bytes = |text: &String| <[u8; 32]>::try_from(hex::decode(text).unwrap()).unwrap();
+        let proof = Inclusion { index: found.index, size: found.size, path: found.path.iter().map(bytes).collect() };
+        let (header, _) = node.ask(|answer| Ask::Header(None, answer)).unwrap().unwrap();
+        assert_eq!(header.receipts, LogHead { size: 60, root: bytes(&found.root) });
+        proof.check(&leaf(33).leaf_hash().0, &header.receipts).unwrap();
+        let absent = Leaf { hash: [200; 32], ..leaf(0) };
+        assert!(node.ask(|answer| Ask::Inclusion(absent, None, answer)).unwrap().is_none());
+    }
+    nodes.into_iter().for_each(Running::end);
+
+    // What they have kept is one chain, and goes on where it ended.
+    let tips: Vec<_> = configs
+        .iter()
+        .map(|config| *Durable::open_to_observe(&config.data_dir, genesis.chain).unwrap().0.tip())
+        .collect();
+    let shortest = tips.iter().map(|tip| tip.height).min().unwrap();
+    let at_shortest = configs.iter().map(|config| {
+        let (durable, _) = Durable::open_to_observe(&config.data_dir, genesis.chain).unwrap();
+        durable.get(shortest).unwrap().unwrap().0
+    });
+    assert!(at_shortest.collect::<Vec<_>>().windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+/// One end of TLS with a key of its own.
+struct End {
+    key: PeerKey,
+    _folder: tempfile::TempDir,
+}
+
+fn end() -> End {
+    let folder = tempfile::tempdir().unwrap();
+    let key = PeerKey::create(&folder.path().join("peer")).unwrap();
+    End { key, _folder: folder }
+}
+
+const CHAIN: ChainId = ChainId([3; 32]);
+
+/// Listens for `friend`; where, and what is heard.
+async fn listen(own: &End, friend: &End, tasks: &mut JoinSet<()>) -> (std::net::SocketAddr, Tls, Events, Arc<Metrics>) {
+    let peers = [PeerAddress { key: friend.key.public(), address: None, dial: false }];
+    let identity = Identity::new(&own.key, CHAIN, tls::numbered(&peers)).unwrap();
+    let metrics = Metrics::new();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (network, events) = tls::start(free, identity, &peers, Arc::clone(&metrics), tasks).await.unwrap();
+    (free, network, events, metrics)
+}
+
+type Stream = tokio_rustls::client::TlsStream<TcpStream>;
+
+/// Connects with this key, to whoever listens with that one.
+async fn connect(to: std::net::SocketAddr, own: &End, other: &End, chain: ChainId) -> io::Result<Stream> {
+    let known = BTreeMap::from([(other.key.public(), Peer(0))]);
+    let identity = Identity::new(&own.key, chain, known).unwrap();
+    let name = rustls::pki_types::ServerName::try_from("validator.invalid").unwrap();
+    let mut stream =
+        tokio_rustls::TlsConnector::from(identity.client).connect(name, TcpStream::connect(to).await?).await?;
+    // A server judges its client after the client's handshake: one that refuses closes.
+    let mut byte = [0];
+    match tokio::time::timeout(Duration::from_millis(300), stream.read(&mut byte)).await {
+        Err(_) => Ok(stream),
+        Ok(Ok(0)) => Err(io::Error::other("closed")),
+        Ok(Ok(_)) => Ok(stream),
+        Ok(Err(error)) => Err(error),
+    }
+}
+
+async fn next(events: &mut Events) -> Event {
+    tokio::time::timeout(PATIENCE, events.recv()).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn only_who_is_known_is_let_in_and_only_to_its_own_chain() {
+    let (own, friend, stranger) = (end(), end(), end());
+    let mut tasks = JoinSet::new();
+    let (at, network, mut events, _) = listen(&own, &friend, &mut tasks).await;
+    assert!(connect(at, &stranger, &own, CHAIN).await.is_err(), "nobody knows this key");
+    assert!(connect(at, &friend, &stranger, CHAIN).await.is_err(), "the friend looks for somebody else");
+    assert!(connect(at, &friend, &own, ChainId([4; 32])).await.is_err(), "another chain");
+    assert_eq!(network.connected(), 0);
+
+    let mut stream = connect(at, &friend, &own, CHAIN).await.unwrap();
+    assert!(matches!(next(&mut events).await, Event::Connected { peer: Peer(0) }));
+    let message = Message { height: Height(9), body: Body::Status };
+    stream.write_all(&Frame::Consensus(message.clone()).to_wire()).await.unwrap();
+    stream.flush().await.unwrap();
+    match next(&mut events).await {
+        Event::Frame { from: Peer(0), frame: Frame::Consensus(heard), .. } => assert_eq!(heard, message),
+        other => panic!("{other:?}"),
+    }
+    // A second connection of one peer takes the place of the first.
+    let mut second = connect(at, &friend, &own, CHAIN).await.unwrap();
+    let mut byte = [0];
+    assert_eq!(stream.read(&mut byte).await.unwrap_or(0), 0);
+    network.send(Peer(0), &Frame::Consensus(message));
+    assert!(second.read_u32().await.unwrap() as usize <= FRAME_BYTES_MAX);
+    assert_eq!(network.connected(), 1);
+}
+
+#[tokio::test]
+async fn nonsense_ends_a_connection_and_too_much_of_it_cuts_the_peer_off() {
+    let (own, friend) = (end(), end());
+    let mut tasks = JoinSet::new();
+    let (at, _network, mut events, metrics) = listen(&own, &friend, &mut tasks).await;
+    let too_long = (FRAME_BYTES_MAX as u32 + 1).to_be_bytes().to_vec();
+    let no_kind = [2u32.to_be_bytes().as_slice(), &[99, 0]].concat();
+    let mut refused = 0;
+    // Credit comes back while this runs, so some more than ten may be borne.
+    for nonsense in [too_long, no_kind].iter().cycle() {
+        let Ok(mut stream) = connect(at, &friend, &own, CHAIN).await else { break };
+        assert!(matches!(next(&mut events).await, Event::Connected { .. }));
+        refused += 1;
+        assert!(refused < 100, "a peer that sends nothing but nonsense is never cut off");
+        stream.write_all(nonsense).await.unwrap();
+        stream.flush().await.unwrap();
+        let mut byte = [0];
+        assert_eq!(stream.read(&mut byte).await.unwrap_or(0), 0, "closed");
+        assert!(matches!(next(&mut events).await, Event::Gone { .. }));
+    }
+    assert!(refused >= 10, "cut off after {refused}");
+    let text = metrics.text().unwrap();
+    let line = format!("bpi_validator_refused_total{{reason=\"malformed\"}} {refused}\n");
+    assert!(text.contains(&line), "{text}");
+}
+
+#[test]
+fn a_key_of_nobody_and_a_peer_key_of_another_are_told_by_sentences() {
+    let folder = tempfile::tempdir().unwrap();
+    let (genesis, configs) = site(folder.path(), 2);
+    let key = |config: &Config| KeyFile::load(&config.key_file).unwrap().public_key();
+    let peer = |config: &Config| PeerKey::load(&config.peer_key_file).unwrap().public();
+    let place = |key, peer: [u8; 32]| run::place(&genesis, key, &peer).map_err(|error| error.to_string());
+    assert_eq!(place(Some(key(&configs[1])), peer(&configs[1])), Ok("is validator 1 of 2 from height 0 on".to_owned()));
+    assert_eq!(place(None, peer(&configs[0])), Ok("observes".to_owned()));
+    assert!(place(Some(key(&configs[0])), peer(&configs[1])).unwrap_err().contains("the genesis has"));
+    let other: PathBuf = folder.path().join("other");
+    let stranger = KeyFile::create(&other).unwrap().public_key();
+    assert!(place(Some(stranger), peer(&configs[0])).unwrap_err().contains("no validator set"));
+}
