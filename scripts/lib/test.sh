@@ -17,6 +17,7 @@ test_all() {
   done
   packages_need "to build" "${BUILD_PACKAGES[@]}"
   build_need_toolchain
+  rocksdb_ready ci
   mkdir -p "$BPI_CACHE/log"
   cd "$BPI_ROOT"
   for part in "${parts[@]}"; do

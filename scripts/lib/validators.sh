@@ -3,6 +3,7 @@
 validators_build() {
   build_need_toolchain
   packages_need "to build" "${BUILD_PACKAGES[@]}"
+  rocksdb_ready ci
   (cd "$BPI_ROOT" && step "build the validator, profile ci" cargo build --locked --profile ci -p bpi-validator)
 }
 
