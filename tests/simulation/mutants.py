@@ -1,9 +1,9 @@
 """Plants each bug of mutants.toml in a copy of the tree, and lets the simulator look for it.
 
-    mutants.py [--only NAME…] [--seconds N] [--json FILE]
+    mutants.py [--only NAME…] [--seconds N] [--seeds N] [--json FILE]
 
 A mutant is killed when a history goes wrong. Seeds are tried in order in each cluster size of the mutant, in slices that grow, until one is found
-or the time is over. The copy and its build are kept in $BPI_CACHE/mutants.
+or the time is over and so many seeds were tried, however busy the machine is. The copy and its build are kept in $BPI_CACHE/mutants.
 """
 import argparse
 import json
@@ -63,11 +63,11 @@ class Tree:
         return lambda: path.write_text(sound, encoding="utf-8")
 
 
-def hunt(simulator, sizes, seconds):
+def hunt(simulator, sizes, seconds, seeds):
     """Looks for a history that goes wrong. Returns what it found and in how many seeds, or None and the seeds tried."""
     tried, slice_s, first = 0, FIRST_SLICE_S, dict.fromkeys(sizes, 0)
     started = time.monotonic()
-    while time.monotonic() - started < seconds:
+    while time.monotonic() - started < seconds or tried < seeds:
         for size in sizes:
             command = [simulator, "-n", str(size), "--seed", str(first[size]), "--seeds", str(1 << 40), "--seconds", str(slice_s)]
             done = subprocess.run(command, capture_output=True, text=True)
@@ -86,6 +86,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only these mutants")
     parser.add_argument("--seconds", type=int, default=60, help="time for each [default: 60]")
+    parser.add_argument("--seeds", type=int, default=4000, help="and at least so many seeds [default: 4000]")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write what was found there too")
     options = parser.parse_args()
     mutants = tomllib.loads(LIST.read_text(encoding="utf-8"))["mutant"]
@@ -97,7 +98,7 @@ def main():
     simulator, words = tree.build()
     if not simulator:
         sys.exit(f"mutants.py: the sound tree does not build: {words}")
-    found, _ = hunt(simulator, [4], FIRST_SLICE_S)
+    found, _ = hunt(simulator, [4], FIRST_SLICE_S, 0)
     if found:
         sys.exit(f"mutants.py: the sound tree goes wrong: {found}")
     results = []
@@ -109,7 +110,7 @@ def main():
             simulator, words = tree.build()
             if not simulator:
                 sys.exit(f"mutants.py: {mutant['name']} does not build: {words}")
-            found, seeds = hunt(simulator, mutant.get("sizes", [4]), options.seconds)
+            found, seeds = hunt(simulator, mutant.get("sizes", [4]), options.seconds, options.seeds)
         finally:
             restore()
         results.append({"name": mutant["name"], "found": found, "seeds": seeds})
