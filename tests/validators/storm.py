@@ -14,9 +14,9 @@ import time
 
 import cluster
 
-# A new header after all were down: goal, and what is a failure. Starting the processes is in it.
+# A new header after all were down: goal, and what is taken for stuck. Starting the processes is in it.
 GOAL_S = 2.0
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 TENANT = "5a" * 16
 
 

@@ -6,7 +6,7 @@
 //! time_ms = 1764144000000
 //!
 //! [rules]                      # every field has a default
-//! poh_ticks_per_second = 1000000
+//! poh_ticks_per_second = 250000
 //!
 //! [[validator]]
 //! public_key = "<96 bytes in hex>"
