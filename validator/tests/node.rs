@@ -1,5 +1,7 @@
 //! Whole nodes in one process, and what the network does with strangers.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -47,7 +49,7 @@ fn site(folder: &Path, validators: usize) -> (Arc<Genesis>, Vec<Config>) {
         let home = folder.join(number.to_string());
         std::fs::create_dir(&home).unwrap();
         let text = "genesis = \"../genesis.toml\"\nkey_file = \"key\"\npeer_key_file = \"peer\"\ndata_dir = \"data\"\n\
-                    [timing]\nblock_ms = 50\nround_ms = 1000\n";
+                    inbox_file = \"../inbox\"\n[timing]\nblock_ms = 50\nround_ms = 1000\n";
         let config = Config::parse(&home.join("validator.toml"), text).unwrap();
         let key = KeyFile::create(&config.key_file).unwrap();
         Watermark::create(&Watermark::path_beside(&config.key_file), key.fingerprint(), Height(0)).unwrap();
@@ -62,6 +64,7 @@ fn site(folder: &Path, validators: usize) -> (Arc<Genesis>, Vec<Config>) {
         });
         configs.push(config);
     }
+    std::fs::write(folder.join("inbox"), "").unwrap();
     let path = folder.join("genesis.toml");
     std::fs::write(&path, Genesis::text("test", now_ms(), members).unwrap()).unwrap();
     let genesis = Arc::new(Genesis::load(&path).unwrap());
@@ -89,7 +92,7 @@ fn start(genesis: &Arc<Genesis>, config: &Config, (network, events): (Memory, Ev
         let watermark = Watermark::path_beside(&config.key_file);
         let (durable, found) = Durable::open(&config.data_dir, &watermark, genesis.chain, key.fingerprint()).unwrap();
         let rules = genesis.rules.rules(Bounds::default(), 1);
-        let inbox = InboxSource::open(None).unwrap();
+        let inbox = InboxSource::open(config.inbox_file.as_deref()).unwrap();
         let contents = Application::open(&config.data_dir.join("ledger"), rules, inbox, &found.tip).unwrap();
         let parts = Parts {
             core: Core::validator(config.timing.into(), Arc::new(key.into_secret()), None),
@@ -172,12 +175,26 @@ fn leaves_given_to_one_node_are_proved_by_another_and_one_that_comes_late_has_th
     assert_eq!(more.accepted, 10);
     nodes.iter().for_each(|node| drop(node.wait("its leaves become final", |status| status.log == [60, 60])));
 
+    // What the first layer forces in comes in by itself, once it lies far enough behind.
+    let forced = leaf(99);
+    let block = |height: u64, entries: &str| {
+        let hash = hex::encode([height as u8; 32]);
+        format!("{{\"height\":{height},\"hash\":\"{hash}\",\"entries\":[{entries}]}}\n")
+    };
+    let entry =
+        format!("{{\"tenant\":\"{}\",\"hash\":\"{}\"}}", hex::encode(forced.tenant.0), hex::encode(forced.hash));
+    let lines = [block(7, ""), block(8, &entry), block(9, ""), block(10, "")].concat();
+    std::fs::write(folder.path().join("inbox"), lines).unwrap();
+    nodes.iter().for_each(|node| drop(node.wait("what is forced becomes final", |status| status.log == [61, 61])));
+    let (header, _) = nodes[1].ask(|answer| Ask::Header(None, answer)).unwrap().unwrap();
+    assert_eq!((header.inbox.height, header.inbox.hash), (8, [8; 32]));
+
     for node in &nodes {
         let found = node.ask(|answer| Ask::Inclusion(leaf(33), None, answer)).unwrap().unwrap();
         let bytes = |text: &String| <[u8; 32]>::try_from(hex::decode(text).unwrap()).unwrap();
         let proof = Inclusion { index: found.index, size: found.size, path: found.path.iter().map(bytes).collect() };
         let (header, _) = node.ask(|answer| Ask::Header(None, answer)).unwrap().unwrap();
-        assert_eq!(header.receipts, LogHead { size: 60, root: bytes(&found.root) });
+        assert_eq!(header.receipts, LogHead { size: 61, root: bytes(&found.root) });
         proof.check(&leaf(33).leaf_hash().0, &header.receipts).unwrap();
         let absent = Leaf { hash: [200; 32], ..leaf(0) };
         assert!(node.ask(|answer| Ask::Inclusion(absent, None, answer)).unwrap().is_none());
@@ -260,7 +277,7 @@ async fn only_who_is_known_is_let_in_and_only_to_its_own_chain() {
     stream.write_all(&Frame::Consensus(message.clone()).to_wire()).await.unwrap();
     stream.flush().await.unwrap();
     match next(&mut events).await {
-        Event::Frame { from: Peer(0), frame: Frame::Consensus(heard), .. } => assert_eq!(heard, message),
+        Event::Frame { from: Peer(0), frame, .. } => assert_eq!(*frame, Frame::Consensus(message.clone())),
         other => panic!("{other:?}"),
     }
     // A second connection of one peer takes the place of the first.

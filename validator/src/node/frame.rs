@@ -75,6 +75,17 @@ impl Frame {
         }
     }
 
+    /// What it costs to look at, in frames that cost little: a lookup for each leaf.
+    pub fn cost(&self) -> usize {
+        match self {
+            Self::Waiting(leaves) | Self::Log { leaves, .. } => leaves.len().max(1),
+            Self::List(list) => list.leaves.len().max(1),
+            Self::Contents { contents, .. } => contents.leaves.len().max(1),
+            Self::LogWanted { .. } => LEAVES_MAX / 8,
+            Self::Consensus(_) | Self::ContentsWanted { .. } => 1,
+        }
+    }
+
     /// As it goes over a stream, length and all.
     pub fn to_wire(&self) -> Arc<[u8]> {
         let mut out = Writer::new();

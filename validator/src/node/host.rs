@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +42,8 @@ const CONTENTS_MAX: usize = 8;
 const PATIENCE_MS: u64 = 300;
 /// Heights stand still after this long without a new one, in ms.
 const STILL_MS: u64 = 10_000;
+/// Between two looks at the inbox, in ms.
+const INBOX_MS: u64 = 500;
 /// Events that are looked at between two looks at the clock.
 const EVENTS_AT_ONCE: usize = 64;
 /// Proofs of equivocation that are kept, at most: one is enough to be heard.
@@ -124,6 +126,10 @@ pub struct Host<N> {
     round: Round,
     /// Why nothing is signed any more.
     trouble: Option<String>,
+    /// Why the inbox is not read on.
+    inbox_trouble: Option<String>,
+    /// When the inbox is read again.
+    read_inbox_ms: u64,
     /// Inputs that come of acts.
     inputs: VecDeque<Input>,
 }
@@ -169,6 +175,8 @@ impl<N: Network> Host<N> {
             moved_ms: now,
             round: Round::default(),
             trouble: None,
+            inbox_trouble: None,
+            read_inbox_ms: 0,
             inputs: VecDeque::new(),
         };
         host.find_logged()?;
@@ -236,6 +244,10 @@ impl<N: Network> Host<N> {
             self.fetch();
         }
         self.metrics.peers.set(self.network.connected() as i64);
+        if now >= self.read_inbox_ms {
+            self.read_inbox_ms = now + INBOX_MS;
+            self.read_inbox();
+        }
         let figures = self.contents.figures();
         self.metrics.mempool.set(figures.waiting as i64);
         self.metrics.tenants.set(figures.tenants as i64);
@@ -243,12 +255,27 @@ impl<N: Network> Host<N> {
         self.settle()
     }
 
+    /// Reads what has come of the first layer. A file that cannot be read on is told once, and by health.
+    fn read_inbox(&mut self) {
+        let served = self.logged.inbox.height;
+        match self.contents.inbox_mut().poll(served) {
+            Ok(_) => self.inbox_trouble = None,
+            Err(error) => {
+                let error = error.to_string();
+                if self.inbox_trouble.as_ref() != Some(&error) {
+                    tracing::error!(error, "the inbox cannot be read on");
+                }
+                self.inbox_trouble = Some(error);
+            }
+        }
+    }
+
     fn hear(&mut self, event: Event) -> Result<(), HostError> {
         match event {
             Event::Connected { peer } => self.inputs.push_back(Input::Connected { peer }),
             Event::Gone { peer } => drop(self.early.remove(&peer)),
             Event::Frame { from, frame, room } => {
-                self.take(from, frame)?;
+                self.take(from, *frame)?;
                 drop(room);
             }
         }
@@ -445,15 +472,16 @@ impl<N: Network> Host<N> {
             }
             Err(ContentsError::Ledger(error)) => return Err(ContentsError::from(error).into()),
             Err(error) => {
-                self.early.remove(&from);
                 self.metrics.refused(error.name());
                 tracing::info!(peer = from.0, %error, height = %header.height, "contents were refused");
+                if error.is_of_the_voter() {
+                    // The header may become final without this vote, and these may be its contents.
+                    self.early.insert(from, (digest, contents));
+                } else {
+                    self.early.remove(&from);
+                }
                 if error.is_of_the_voter() || self.validator_of(from) == Some(header.proposer) {
                     self.open.remove(&digest);
-                    // They are the header's, and it may become final without this vote.
-                    if error.is_of_the_voter() {
-                        self.remember(digest, contents);
-                    }
                     self.inputs.push_back(Input::Checked { digest, valid: false });
                 } else {
                     self.network.blame(from, "contents");
@@ -473,10 +501,22 @@ impl<N: Network> Host<N> {
     /// Keeps a final header and what it commits to: first the leaves, so that the log is never behind what is final without knowing.
     fn append(&mut self, header: &Header, seal: &Seal) -> Result<(), HostError> {
         let digest = header.digest();
-        let contents = self.judged.iter().find(|(known, _)| *known == digest).map(|(_, contents)| Arc::clone(contents));
-        if let Some(contents) = contents.filter(|_| !self.lags()) {
-            Metrics::timed(&self.metrics.durable, || self.contents.finalise(header, &contents))?;
-            self.logged = *header;
+        let known = self.judged.iter().chain(self.early.values()).filter(|(known, _)| *known == digest);
+        let known: Vec<_> = known.map(|(_, contents)| Arc::clone(contents)).collect();
+        let is_at_parent = !self.lags();
+        for contents in known.iter().filter(|_| is_at_parent) {
+            match Metrics::timed(&self.metrics.durable, || self.contents.finalise(header, contents)) {
+                Ok(()) => {
+                    self.logged = *header;
+                    break;
+                }
+                // Not judged, and another header's: what is missing is fetched.
+                Err(ContentsError::Ledger(LedgerError::Head { .. })) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if header.next_validators != header.validators {
+            self.contents.forget_heard();
         }
         Metrics::timed(&self.metrics.durable, || self.durable.append(header, seal))?;
         let now = now_ms();
@@ -619,5 +659,7 @@ fn write_evidence(folder: &Path, evidence: &Equivocation) -> io::Result<()> {
     if path.exists() || fs::read_dir(folder)?.count() >= EVIDENCE_MAX {
         return Ok(());
     }
-    fs::write(path, evidence.to_bytes())
+    let mut file = fs::File::create_new(path)?;
+    file.write_all(&evidence.to_bytes())?;
+    file.sync_all()
 }

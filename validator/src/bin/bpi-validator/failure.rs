@@ -15,19 +15,19 @@ use bpi_validator::node::run::RunError;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(Box<ConfigError>),
     #[error(transparent)]
-    Genesis(#[from] GenesisError),
+    Genesis(Box<GenesisError>),
     #[error(transparent)]
     Key(#[from] KeyFileError),
     #[error(transparent)]
-    Watermark(#[from] WatermarkError),
+    Watermark(Box<WatermarkError>),
     #[error(transparent)]
-    Durable(#[from] DurableError),
+    Durable(Box<DurableError>),
     #[error(transparent)]
-    Headers(#[from] HeadersError),
+    Headers(Box<HeadersError>),
     #[error(transparent)]
-    Run(#[from] RunError),
+    Run(Box<RunError>),
     #[error("{} names no validator: {reason}; `bpi-validator keygen` prints one", path.display())]
     Member { path: PathBuf, reason: String },
     #[error("height {height} is not final here; the last one that is is {tip}")]
@@ -36,6 +36,26 @@ pub(crate) enum Failure {
     NoAnswer { address: String, reason: String },
     #[error("could not write to standard output: {source}")]
     Stdout { source: io::Error },
+}
+
+/// Large errors are boxed: a failure is handed up through every subcommand.
+macro_rules! boxed {
+    ($($variant:ident, $error:ty);*) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::$variant(Box::new(error))
+            }
+        }
+    )*};
+}
+
+boxed! {
+    Config, ConfigError;
+    Genesis, GenesisError;
+    Watermark, WatermarkError;
+    Durable, DurableError;
+    Headers, HeadersError;
+    Run, RunError
 }
 
 impl Failure {

@@ -31,7 +31,7 @@ impl<N: Network> Host<N> {
     fn status(&self) -> Status {
         let tip = self.replica.tip();
         let still_ms = now_ms().saturating_sub(self.moved_ms);
-        let reason = match &self.trouble {
+        let reason = match self.trouble.as_ref().or(self.inbox_trouble.as_ref()) {
             Some(trouble) => trouble.clone(),
             None if still_ms > STILL_MS => format!("no height has become final for {} s", still_ms / 1000),
             None => String::new(),

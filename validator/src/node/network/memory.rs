@@ -42,7 +42,7 @@ impl Network for Memory {
         let Ok(frame) = Frame::from_body(&wire[LENGTH_BYTES..]) else { return };
         if let Some(node) = self.nodes.get(to.0 as usize) {
             // A full or closed channel is a lost frame, as on any network.
-            let _ = node.try_send(Event::Frame { from: Peer(self.me), frame, room: None });
+            let _ = node.try_send(Event::Frame { from: Peer(self.me), frame: Box::new(frame), room: None });
         }
     }
 

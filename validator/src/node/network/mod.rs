@@ -22,7 +22,7 @@ pub enum Event {
         /// Whose.
         from: Peer,
         /// What.
-        frame: Frame,
+        frame: Box<Frame>,
         /// Room in the peer's budget, given back when the frame has been looked at.
         room: Option<OwnedSemaphorePermit>,
     },

@@ -38,8 +38,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 const INBOX_BYTES_MAX: usize = 2 * FRAME_BYTES_MAX;
 /// Events that wait, of all peers.
 const EVENTS_MAX: usize = 4096;
-/// Frames a second of one peer; more are read later.
-const FRAMES_PER_S: u32 = 5_000;
+/// What one peer may cost in a second, in frames or leaves to look up; more is read later.
+const COST_PER_S: usize = 5_000;
 /// Silence after which TCP asks whether the peer is there, and how often it may stay silent.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
@@ -253,6 +253,10 @@ async fn talk(peer: Peer, stream: TlsStream<TcpStream>, shared: &Shared) {
     let Some(link) = shared.link(peer).filter(|_| !shared.is_cut_off(peer)) else { return };
     let generation = link.generation.fetch_add(1, Ordering::AcqRel) + 1;
     link.replaced.notify_waiters();
+    // Waited for from here on: a newer connection may come before this one has said anything.
+    let replaced = link.replaced.notified();
+    tokio::pin!(replaced);
+    replaced.as_mut().enable();
     link.outbox.clear();
     if !link.connected.swap(true, Ordering::AcqRel) {
         shared.connected.fetch_add(1, Ordering::Relaxed);
@@ -265,7 +269,7 @@ async fn talk(peer: Peer, stream: TlsStream<TcpStream>, shared: &Shared) {
     let why = tokio::select! {
         ended = hear(peer, reader, shared) => ended,
         ended = say(writer, &link.outbox) => ended,
-        () = link.replaced.notified() => Err(io::Error::other("a newer connection takes its place, or it is cut off")),
+        () = replaced => Err(io::Error::other("a newer connection takes its place, or it is cut off")),
     };
     tracing::debug!(peer = peer.0, why = %why.err().map_or_else(String::new, |error| error.to_string()), "gone");
     if link.generation.load(Ordering::Acquire) == generation && link.connected.swap(false, Ordering::AcqRel) {
@@ -302,11 +306,12 @@ async fn hear(peer: Peer, mut reader: impl AsyncRead + Unpin, shared: &Shared) -
             return Err(io::Error::other("a frame is malformed"));
         };
         shared.metrics.heard(frame.name());
+        frames += frame.cost();
+        let frame = Box::new(frame);
         if shared.events.send(Event::Frame { from: peer, frame, room: room.ok() }).await.is_err() {
             return Ok(());
         }
-        frames += 1;
-        if frames == FRAMES_PER_S {
+        if frames >= COST_PER_S {
             tokio::time::sleep_until(second + Duration::from_secs(1)).await;
             (second, frames) = (Instant::now(), 0);
         } else if second.elapsed() > Duration::from_secs(1) {
