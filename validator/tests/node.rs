@@ -175,6 +175,17 @@ fn leaves_given_to_one_node_are_proved_by_another_and_one_that_comes_late_has_th
     assert_eq!(more.accepted, 10);
     nodes.iter().for_each(|node| drop(node.wait("its leaves become final", |status| status.log == [60, 60])));
 
+    // Who has caught up takes its turns again, though no leaf has come since.
+    let began = Instant::now();
+    let is_its_own = |node: &Running| {
+        let (header, _) = node.ask(|answer| Ask::Header(None, answer)).unwrap().unwrap();
+        header.proposer.0 == 3 && header.round.0 == 0
+    };
+    while !is_its_own(&nodes[0]) {
+        assert!(began.elapsed() < PATIENCE, "the late one never proposes");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+
     // What the first layer forces in comes in by itself, once it lies far enough behind.
     let forced = leaf(99);
     let block = |height: u64, entries: &str| {

@@ -180,6 +180,7 @@ impl<N: Network> Host<N> {
             inputs: VecDeque::new(),
         };
         host.find_logged()?;
+        host.log_fetched(None)?;
         host.show_tip();
         host.carry_out(acts)?;
         host.settle()?;
@@ -532,10 +533,12 @@ impl<N: Network> Host<N> {
         }
         self.show_tip();
         self.open.clear();
-        self.early.clear();
+        self.early.retain(|_, (known, _)| *known != digest);
         self.proposal = None;
         self.ticking.rest();
         tracing::debug!(height = %header.height, leaves = header.receipts.size, "final");
+        // Most headers that were missed commit to nothing new.
+        self.log_fetched(None)?;
         if self.lags() {
             self.ask_again_ms = self.ask_again_ms.min(now);
         } else {
@@ -610,7 +613,7 @@ impl<N: Network> Host<N> {
             return Ok(());
         }
         self.fetched.0.extend(leaves);
-        self.log_fetched(from)?;
+        self.log_fetched(Some(from))?;
         if self.lags() {
             let from = self.contents.ledger().size() + self.fetched.0.len() as u64;
             if let Some(peer) = self.fetched.1 {
@@ -620,8 +623,11 @@ impl<N: Network> Host<N> {
         Ok(())
     }
 
-    /// Appends what was fetched to the log, header by header.
-    fn log_fetched(&mut self, from: Peer) -> Result<(), HostError> {
+    /// Appends what was fetched to the log, header by header, as far as it goes.
+    fn log_fetched(&mut self, from: Option<Peer>) -> Result<(), HostError> {
+        if !self.lags() {
+            return Ok(());
+        }
         while let Some((header, _)) = self.durable.get(self.logged.height.next())? {
             let wanted = header.receipts.size.saturating_sub(self.contents.ledger().size()) as usize;
             if wanted > self.fetched.0.len() {
@@ -632,8 +638,8 @@ impl<N: Network> Host<N> {
             match self.contents.catch_up(&header, &leaves) {
                 Ok(()) => self.logged = header,
                 Err(error @ LedgerError::Head { .. }) => {
-                    tracing::info!(peer = from.0, %error, "leaves were refused");
-                    self.network.blame(from, "leaves");
+                    tracing::info!(peer = from.map(|peer| peer.0), %error, "leaves were refused");
+                    from.iter().for_each(|peer| self.network.blame(*peer, "leaves"));
                     self.fetched.0.clear();
                     return Ok(());
                 }
