@@ -199,3 +199,25 @@ proptest! {
         ledger.check().unwrap();
     }
 }
+
+#[test]
+fn a_tail_that_is_cut_is_gone_from_the_files_and_names_nothing_that_comes_in_its_place() {
+    let (folder, ledger, log) = ledger(10);
+    let path = folder.path().join("ledger");
+    let (head, cut) = (log.head_at(6).unwrap(), leaves(6..10));
+    drop(ledger);
+    let mut ledger = Ledger::open(&path, &head).unwrap();
+    let length = |file: &str| std::fs::metadata(path.join(file)).unwrap().len();
+    assert_eq!((length("leaves"), length("nodes")), (6 * LEAF_BYTES as u64, nodes_before(6) * HASH_BYTES));
+    let is_known = |ledger: &Ledger| cut.iter().any(|(_, hash)| ledger.find(hash).unwrap().is_some());
+    assert!(!is_known(&ledger));
+
+    // Other leaves take their places, where the index may still name those that were cut.
+    let others = leaves(100..104);
+    let head = ledger.head_with(others.iter().map(|(_, hash)| hash));
+    ledger.append(&others, &head).unwrap();
+    assert!(!is_known(&ledger));
+    for (at, (_, hash)) in (6..).zip(&others) {
+        assert_eq!(ledger.find(hash).unwrap(), Some(at));
+    }
+}
