@@ -326,8 +326,9 @@ impl Liar<'_> {
         }
         vote.signature = self.sign(said(vote.digest), vote.round);
         if rng.chance(100) {
-            // Each time another bit: two that change the same one have signed together, since their sum holds.
-            vote.signature.0[rng.below(16) as usize] ^= 1 << rng.below(8);
+            // In a byte of its sender's own: two that change one bit have signed together, since their sum holds (as in BLS), and the oracle
+            // counts votes one by one.
+            vote.signature.0[usize::from(vote.sender.0) % 16] ^= 1 << rng.below(8);
         }
         vote
     }
