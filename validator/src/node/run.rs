@@ -237,14 +237,14 @@ pub fn run(config: Config, may_init: bool) -> Result<(), RunError> {
             Some(result) => result,
             None => {
                 tracing::info!("asked to stop");
-                // The host is there: its thread ends by this alone.
-                let _ = stop.send(true);
+                stop.send_replace(true);
                 ended.await
             }
         };
-        let _ = stop.send(true);
-        // It has sent its result: nothing is left that could wait.
-        let _ = host.join();
+        stop.send_replace(true);
+        if host.join().is_err() {
+            tracing::error!("the host's thread panicked");
+        }
         let over = tokio::time::timeout(GRACE, async { while tasks.join_next().await.is_some() {} });
         tasks_end(over).await;
         match result {

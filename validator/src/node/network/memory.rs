@@ -28,11 +28,17 @@ impl Memory {
     pub fn announce(&self) {
         for (number, node) in (0..).zip(&self.nodes) {
             if number != self.me {
-                // A full channel has events enough, and a closed one no reader.
-                let _ = node.try_send(Event::Connected { peer: Peer(self.me) });
-                let _ = self.nodes[self.me as usize].try_send(Event::Connected { peer: Peer(number) });
+                put(node, Event::Connected { peer: Peer(self.me) });
+                put(&self.nodes[self.me as usize], Event::Connected { peer: Peer(number) });
             }
         }
+    }
+}
+
+/// Gives a node an event. A full channel, or a node that is gone, loses it as a network does, and says so.
+fn put(node: &mpsc::Sender<Event>, event: Event) {
+    if let Err(error) = node.try_send(event) {
+        tracing::debug!(%error, "an event was lost in memory");
     }
 }
 
@@ -41,8 +47,7 @@ impl Network for Memory {
         let wire = frame.to_wire();
         let Ok(frame) = Frame::from_body(&wire[LENGTH_BYTES..]) else { return };
         if let Some(node) = self.nodes.get(to.0 as usize) {
-            // A full or closed channel is a lost frame, as on any network.
-            let _ = node.try_send(Event::Frame { from: Peer(self.me), frame: Box::new(frame), room: None });
+            put(node, Event::Frame { from: Peer(self.me), frame: Box::new(frame), room: None });
         }
     }
 
