@@ -26,11 +26,15 @@ enum Said {
         from: u16,
         round: u32,
         digest: Digest,
+        /// Under another's name.
+        lent: bool,
     },
     Commit {
         from: u16,
         round: u32,
         digest: Digest,
+        /// Under another's name.
+        lent: bool,
     },
     RoundChange {
         from: u16,
@@ -254,10 +258,15 @@ fn read(bytes: &[u8], facts: &Facts, verify: Verify<'_>) -> Option<Said> {
             })
         }
         2 | 3 => {
-            let (from, round, digest) = (at.number(2)? as u16, at.number(4)? as u32, at.digest()?);
-            verify(&[from], &statements.on(kind as u8, round, &digest), at.take(48)?).then_some(match kind {
-                2 => Said::Prepare { from, round, digest },
-                _ => Said::Commit { from, round, digest },
+            let (sender, round, digest) = (at.number(2)? as u16, at.number(4)? as u32, at.digest()?);
+            let (statement, signature) = (statements.on(kind as u8, round, &digest), at.take(48)?);
+            // A vote counts for whoever has signed it: two liars who send each other's signatures make a sum that holds, and both have signed. But
+            // nobody has to know that.
+            let mut keys = std::iter::once(sender).chain(0..facts.validators as u16);
+            let from = keys.find(|key| verify(&[*key], &statement, signature))?;
+            Some(match kind {
+                2 => Said::Prepare { from, round, digest, lent: from != sender },
+                _ => Said::Commit { from, round, digest, lent: from != sender },
             })
         }
         4 => {
@@ -511,17 +520,17 @@ impl Known {
     fn take(&mut self, said: &Said, facts: &Facts, in_time: bool) {
         let known_validator = |from: &u16| usize::from(*from) < facts.validators;
         match said {
-            Said::Prepare { from, round, digest } if known_validator(from) => {
+            Said::Prepare { from, round, digest, lent } if known_validator(from) => {
                 self.prepares.entry((*round, *digest)).or_default().insert(*from);
                 let others = self.prepares.iter().any(|((r, d), s)| r == round && d != digest && s.contains(from));
-                if in_time && *round >= self.round && *round <= self.round + 8 && !others {
+                if in_time && !lent && *round >= self.round && *round <= self.round + 8 && !others {
                     self.fresh_prepares.entry((*round, *digest)).or_default().insert(*from);
                 }
             }
-            Said::Commit { from, round, digest } if known_validator(from) => {
+            Said::Commit { from, round, digest, lent } if known_validator(from) => {
                 self.commits.entry((*round, *digest)).or_default().insert(*from);
                 let others = self.commits.iter().any(|((r, d), s)| r == round && d != digest && s.contains(from));
-                if in_time && *round + 8 >= self.round && *round <= self.round + 8 && !others {
+                if in_time && !lent && *round + 8 >= self.round && *round <= self.round + 8 && !others {
                     self.fresh_commits.entry((*round, *digest)).or_default().insert(*from);
                 }
                 // What falls out of the window is not counted any more.
@@ -591,7 +600,7 @@ impl Known {
                 self.headers.insert(*digest);
                 self.once(*round, 1, digest)
             }
-            Said::Prepare { from, round, digest } => {
+            Said::Prepare { from, round, digest, .. } => {
                 if again(self, *round, 2, digest) {
                     return Ok(());
                 }
@@ -612,7 +621,7 @@ impl Known {
                 }
                 self.once(*round, 2, digest)
             }
-            Said::Commit { from, round, digest } => {
+            Said::Commit { from, round, digest, .. } => {
                 if again(self, *round, 3, digest) {
                     return Ok(());
                 }
