@@ -37,7 +37,8 @@ fn open(folder: &Path) -> (Durable, Found) {
 fn vote(height: Height, round: Round, step: Step, seed: u8) -> Record {
     let sender = ValidatorIndex(1);
     let vote = Vote { sender, round, digest: HeaderDigest([seed; 32]), signature: SIGNATURE };
-    let signed = SignedRoundChange { sender, round, prepared: None, signature: SIGNATURE };
+    // Each step's message has the seed in it: what was said may be said again, so only another message tells whether it is refused.
+    let signed = SignedRoundChange { sender, round, prepared: None, signature: Signature([seed; 48]) };
     let body = match step {
         Step::RoundChange => Body::RoundChange(Box::new(RoundChange { signed, prepared: None })),
         Step::Proposal | Step::Prepare => Body::Prepare(vote),
