@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """kill -9 upon a cluster of real validators, all at once or some at any moment, for as long as is asked.
 
-What must hold: a header that one node has shown as final is final at all, whatever was killed; no validator has signed two things for one
-step; after all were down the next header is final within a bound."""
+What must hold: a header that one node has shown as final is final at all, whatever was killed, and all have what it commits to; no validator
+has signed two things for one step; after all were down the next header is final within a bound."""
 import argparse
 import hashlib
 import pathlib
@@ -93,11 +93,22 @@ class Storm:
                 last = time.monotonic()
                 say(f"   {int(end - last)} s left: {self.kills} kills, height {max(self.seen, default=0)}")
 
+    def leaves_are_everywhere(self):
+        """Every log has the leaves of its last header, as soon as it has asked for what it missed."""
+        end = time.monotonic() + PATIENCE_S
+        for number in range(len(self.net.nodes)):
+            while (log := self.net.status(number)["log"])[0] != log[1]:
+                if time.monotonic() > end:
+                    self.wrong.append(f"validator {number} has {log[0]} leaves, and its last header {log[1]}")
+                    break
+                time.sleep(0.1)
+
     def finish(self):
         """All come to one height and stop; then what each has kept is compared."""
         top = max(self.seen) + 3
         self.net.wait_for_height(top, PATIENCE_S)
         self.look()
+        self.leaves_are_everywhere()
         for number in range(len(self.net.nodes)):
             self.evidence += int(self.net.metrics(number)["bpi_validator_equivocations_total"])
         statuses = self.net.stop_all()

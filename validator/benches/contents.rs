@@ -89,8 +89,8 @@ fn header(criterion: &mut Criterion, folder: &std::path::Path) {
     let time = TimeMs(250);
     let ticker = Ticker::new(Rate::default(), &parent);
     let mut group = criterion.benchmark_group("header-of-250-at-1e6");
-    group.bench_function("assemble", |bench| bench.iter(|| node.assemble(&parent, time, &ticker)));
-    let (commitments, contents) = node.assemble(&parent, time, &ticker).expect("contents");
+    group.bench_function("assemble", |bench| bench.iter(|| node.assemble(&parent, time, &ticker, Vec::new())));
+    let (commitments, contents) = node.assemble(&parent, time, &ticker, Vec::new()).expect("contents");
     let header = commitments.in_header(Header { time, ..Header::default() });
     group.bench_function("check", |bench| {
         bench.iter(|| node.check(&parent, &header, &contents, time.0, 3).expect("good contents"))

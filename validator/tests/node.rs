@@ -8,26 +8,29 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bpi_protocol::consensus::bls::VerifyingKey;
 use bpi_protocol::consensus::header::LogHead;
 use bpi_protocol::consensus::ids::{ChainId, Height};
+use bpi_protocol::consensus::light::LightProof;
 use bpi_protocol::consensus::message::{Body, Message};
+use bpi_protocol::consensus::scheme::PublicKey;
 use bpi_protocol::log::proof::Inclusion;
-use bpi_validator::contents::application::Application;
+use bpi_validator::beacon::seed::check_seed;
+use bpi_validator::beacon::share::ShareBook;
 use bpi_validator::contents::leaf::{Leaf, TenantId};
-use bpi_validator::contents::mempool::Bounds;
 use bpi_validator::core::{Core, Peer};
 use bpi_validator::durable::Durable;
 use bpi_validator::durable::watermark::Watermark;
 use bpi_validator::keys::KeyFile;
 use bpi_validator::node::api::{self, Ask, Status};
+use bpi_validator::node::ceremonies::Ceremonies;
 use bpi_validator::node::config::Config;
 use bpi_validator::node::frame::{FRAME_BYTES_MAX, Frame};
-use bpi_validator::node::genesis::{Genesis, Member};
+use bpi_validator::node::genesis::{ChainRules, Genesis, Member};
 use bpi_validator::node::host::{Host, Parts};
-use bpi_validator::node::inbox_source::InboxSource;
 use bpi_validator::node::metrics::Metrics;
 use bpi_validator::node::network::identity::Identity;
-use bpi_validator::node::network::memory::{Memory, cluster};
+use bpi_validator::node::network::memory::{Hub, Memory, cluster};
 use bpi_validator::node::network::tls::{self, PeerAddress, Tls};
 use bpi_validator::node::network::{Event, Events, Network};
 use bpi_validator::node::schedule::Plan;
@@ -41,8 +44,21 @@ use tokio::task::JoinSet;
 /// What any of these takes on a slow day.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Folders, keys and a genesis of so many validators.
+/// Folders, keys and a genesis of so many validators, without ceremonies.
 fn site(folder: &Path, validators: usize) -> (Arc<Genesis>, Vec<Config>) {
+    site_with(folder, validators, |members| {
+        let text = Genesis::text("test", now_ms(), members).unwrap();
+        let given = format!("ceremony_heights = {}", ChainRules::default().ceremony_heights);
+        text.replace(&given, "ceremony_heights = 0")
+    })
+}
+
+/// The same, with a genesis of these members as somebody writes it.
+fn site_with(
+    folder: &Path,
+    validators: usize,
+    text_of: impl FnOnce(Vec<Member>) -> String,
+) -> (Arc<Genesis>, Vec<Config>) {
     let mut members = Vec::new();
     let mut configs = Vec::new();
     for number in 0..validators {
@@ -66,7 +82,7 @@ fn site(folder: &Path, validators: usize) -> (Arc<Genesis>, Vec<Config>) {
     }
     std::fs::write(folder.join("inbox"), "").unwrap();
     let path = folder.join("genesis.toml");
-    std::fs::write(&path, Genesis::text("test", now_ms(), members).unwrap()).unwrap();
+    std::fs::write(&path, text_of(members)).unwrap();
     let genesis = Arc::new(Genesis::load(&path).unwrap());
     for config in &configs {
         run::init(config, &genesis).unwrap();
@@ -91,12 +107,15 @@ fn start(genesis: &Arc<Genesis>, config: &Config, (network, events): (Memory, Ev
         let plan = Plan::new(Arc::clone(&genesis), Some(key.public_key()), Arc::clone(&metrics));
         let watermark = Watermark::path_beside(&config.key_file);
         let (durable, found) = Durable::open(&config.data_dir, &watermark, genesis.chain, key.fingerprint()).unwrap();
-        let rules = genesis.rules.rules(Bounds::default(), 1);
-        let inbox = InboxSource::open(config.inbox_file.as_deref()).unwrap();
-        let contents = Application::open(&config.data_dir.join("ledger"), rules, inbox, &found.tip).unwrap();
+        let contents = run::open_contents(&config, &genesis, &durable).unwrap();
+        let (key, book) = (Arc::new(key.into_secret()), ShareBook::default());
+        let shares = Some(Arc::new(book.clone()) as Arc<_>);
+        let ceremonies = config.data_dir.join("ceremonies");
         let parts = Parts {
-            core: Core::validator(config.timing.into(), Arc::new(key.into_secret()), None),
-            peers: genesis.periods[0].peers.clone(),
+            held: config.data_dir.join("contents.log"),
+            ceremonies: Ceremonies::open(&ceremonies, Arc::clone(&genesis), Some(Arc::clone(&key)), book).unwrap(),
+            core: Core::validator(config.timing.into(), key, shares),
+            peers: peers_of(&genesis),
             peer_key: PeerKey::load(&config.peer_key_file).unwrap(),
             evidence: config.data_dir.join("evidence"),
             network: network.clone(),
@@ -115,6 +134,16 @@ fn start(genesis: &Arc<Genesis>, config: &Config, (network, events): (Memory, Ev
         });
     });
     Running { asks, stop, thread }
+}
+
+/// Everybody's peer key, in the order of the folders.
+fn peers_of(genesis: &Genesis) -> Vec<[u8; 32]> {
+    let mut peers: Vec<[u8; 32]> = Vec::new();
+    for period in &genesis.periods {
+        let others: Vec<_> = period.peers.iter().filter(|key| !peers.contains(key)).copied().collect();
+        peers.extend(others);
+    }
+    peers
 }
 
 impl Running {
@@ -223,6 +252,111 @@ fn leaves_given_to_one_node_are_proved_by_another_and_one_that_comes_late_has_th
         durable.get(shortest).unwrap().unwrap().0
     });
     assert!(at_shortest.collect::<Vec<_>>().windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+#[test]
+fn leaves_of_a_final_header_that_no_log_has_are_logged_from_what_was_kept_before_the_vote() {
+    let folder = tempfile::tempdir().unwrap();
+    let (genesis, configs) = site(folder.path(), 1);
+    let (ledger, before) = (configs[0].data_dir.join("ledger"), folder.path().join("ledger-before"));
+    let copy = |from: &Path, to: &Path| {
+        std::fs::create_dir(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    };
+    copy(&ledger, &before);
+    let hub = Hub::new(1);
+    let node = start(&genesis, &configs[0], hub.join(0));
+    node.ask(|answer| Ask::Submit(vec![leaf(1), leaf(2)], answer));
+    let first = node.wait("the leaves become final", |status| status.log == [2, 2]);
+    node.end();
+
+    // As if all had been killed between their votes and the log, and come back with votes alone.
+    std::fs::remove_dir_all(&ledger).unwrap();
+    copy(&before, &ledger);
+    let node = start(&genesis, &configs[0], hub.join(0));
+    node.wait("there is nobody to ask", |status| status.log == [2, 2] && status.height > first.height + 2);
+    assert!(node.ask(|answer| Ask::Inclusion(leaf(2), None, answer)).unwrap().is_some());
+    node.end();
+}
+
+/// Heights of a ceremony in the test below.
+const CEREMONY: u64 = 24;
+
+/// Four validators in epoch 0; in epoch 1 the last three of them and a fifth.
+fn two_epochs(members: Vec<Member>) -> String {
+    let block = |heading: &str, member: &Member| {
+        let Member { public_key, possession, peer_key, .. } = member;
+        format!(
+            "[[{heading}]]\npublic_key = \"{public_key}\"\npossession = \"{possession}\"\npeer_key = \"{peer_key}\"\n"
+        )
+    };
+    let first: String = members[..4].iter().map(|member| block("validator", member)).collect();
+    let second: String = members[1..].iter().map(|member| block("epoch.validator", member)).collect();
+    let head =
+        format!("version = 1\nname = \"test\"\ntime_ms = {}\n[rules]\nceremony_heights = {CEREMONY}\n", now_ms());
+    // It may vote after the second ceremony, not after the first.
+    format!("{head}{first}[[epoch]]\nfirst_height = {}\n{second}", CEREMONY + 2)
+}
+
+#[test]
+fn the_validators_get_a_key_draw_their_proposers_hand_the_key_on_and_one_that_comes_late_has_its_share() {
+    let folder = tempfile::tempdir().unwrap();
+    let (genesis, configs) = site_with(folder.path(), 5, two_epochs);
+    let hub = Hub::new(5);
+    let mut nodes: Vec<_> = (0..4).map(|at| start(&genesis, &configs[at], hub.join(at as u32))).collect();
+
+    // In the middle of the dealings one is started again, and has forgotten nothing.
+    nodes[2].wait("heights move", |status| status.height >= 3);
+    assert_eq!(nodes[2].status().ceremony, Some("deals"));
+    nodes.remove(2).end();
+    nodes.insert(2, start(&genesis, &configs[2], hub.join(2)));
+
+    let keyed = nodes[0].wait("there is a key", |status| status.group_key.is_some());
+    assert!(keyed.height > CEREMONY);
+    let handed = nodes[3].wait("the key is handed on", |status| status.epoch == 1 && status.height > 2 * CEREMONY + 6);
+    assert_eq!(handed.group_key, keyed.group_key, "one key for the life of the chain");
+    nodes.remove(0).end();
+
+    // The fifth comes when its set votes already: what it was dealt stands in the logs, which it fetches.
+    nodes.push(start(&genesis, &configs[4], hub.join(4)));
+    let late = nodes[3].wait("the late one catches up", |status| status.height > handed.height + 5);
+    assert_eq!((late.votes, &late.group_key), ("yes", &keyed.group_key));
+    // With one of four away its parts are needed.
+    nodes.remove(0).end();
+    let needed = nodes[2].wait("it is needed", |status| status.height > late.height + 8);
+
+    let mut group = PublicKey([0; 96]);
+    hex::decode_to_slice(keyed.group_key.unwrap(), &mut group.0).unwrap();
+    let group = VerifyingKey::new(&group).unwrap();
+    let last = needed.height - 4;
+    let header = |height| nodes[1].ask(|answer| Ask::Header(Some(Height(height)), answer)).unwrap().unwrap().0;
+    let mut proofs = 0;
+    for height in 1..=last {
+        let (parent, header) = (header(height - 1), header(height));
+        // Those who voted on the parent have the key from the second slot on.
+        let has_key = height > CEREMONY + 1;
+        assert_eq!(check_seed(genesis.chain, &parent, &header, has_key.then_some(&group)), Ok(()), "height {height}");
+        assert_eq!(header.epoch.0, u64::from(height > 2 * CEREMONY));
+        let light = nodes[1].ask(|answer| Ask::Light(Some(Height(height)), answer)).unwrap();
+        assert!(light.is_none() || height > CEREMONY);
+        if let Some(light) = light {
+            let proof = LightProof::from_bytes(&hex::decode(light.proof).unwrap()).unwrap();
+            assert_eq!(proof.check(genesis.chain, &group).map(|header| header.digest()), Ok(header.digest()));
+            proofs += 1;
+        }
+    }
+    assert!(proofs > (last - CEREMONY) / 2, "{proofs} light proofs of {last} headers");
+    let drawn: Vec<_> = (CEREMONY + 2..=last).map(|height| header(height).proposer.0).collect();
+    let in_turn = drawn.windows(2).filter(|pair| pair[1] == (pair[0] + 1) % 4).count();
+    assert!(in_turn < drawn.len() * 3 / 4, "proposers are drawn, not in turn: {drawn:?}");
+    nodes.into_iter().for_each(Running::end);
+    let shares = |number: usize| configs[number].data_dir.join("ceremonies/share-1.toml").exists();
+    assert_eq!([0, 1, 2, 3, 4].map(shares), [false, true, true, true, true]);
+    let old = |number: usize| configs[number].data_dir.join("ceremonies/share-0.toml").exists();
+    assert_eq!([1, 2, 3].map(old), [false; 3], "erased");
 }
 
 /// One end of TLS with a key of its own.

@@ -37,7 +37,7 @@ use super::sharing::Sharing;
 /// Version of the layout, the first byte.
 const VERSION: u8 = 1;
 /// Heights that are worked on at a time: seals that are late by more than that stay votes.
-const HEIGHTS_MAX: usize = 4;
+pub const HEIGHTS_MAX: usize = 4;
 /// Most bytes of a message.
 pub const PARTS_MESSAGE_BYTES_MAX: usize = 1 + 1 + 8 + 2 + 48 + 48;
 
@@ -228,6 +228,11 @@ impl Assembly {
             }
             PartsBody::Ask => pair.answer().into_iter().collect(),
         }
+    }
+
+    /// Whether a height is worked on, or was a moment ago.
+    pub fn holds(&self, height: Height) -> bool {
+        self.heights.contains_key(&height)
     }
 
     /// Asks again for what is lacking. To be called from time to time.

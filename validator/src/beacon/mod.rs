@@ -28,7 +28,6 @@ pub mod message;
 pub mod order;
 pub mod partials;
 pub mod plan;
-pub mod schedule;
 pub mod seed;
 pub mod share;
 pub mod share_file;

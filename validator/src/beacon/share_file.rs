@@ -66,7 +66,7 @@ pub fn keep(path: &Path, share: &Share) -> Result<(), KeyFileError> {
 }
 
 /// Writes a private file that is whole or absent: under another name first, which a crash may leave behind.
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), KeyFileError> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), KeyFileError> {
     let unfinished = path.with_extension("unfinished");
     remove(&unfinished)?;
     write_private(&unfinished, bytes)?;
@@ -154,6 +154,6 @@ fn sync_folder(path: &Path) -> Result<(), KeyFileError> {
     File::open(folder_of(path)).and_then(|folder| folder.sync_all()).map_err(failed("sync the folder of", path))
 }
 
-pub(super) fn failed(deed: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyFileError {
+pub(crate) fn failed(deed: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyFileError {
     move |source| KeyFileError::Io { deed, path: path.to_path_buf(), source }
 }

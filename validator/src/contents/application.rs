@@ -22,6 +22,7 @@ use bpi_protocol::consensus::ids::{Height, TimeMs, ValidatorIndex};
 use bpi_protocol::log::EMPTY_ROOT;
 
 use super::body::{Contents, LEAVES_MAX};
+use super::dealings::{fitting, is_of_log};
 use super::inbox::{self, Inbox, InboxRefusal, InboxRules};
 use super::leaf::{Leaf, LeafHash};
 use super::ledger::{Ledger, LedgerError};
@@ -113,12 +114,21 @@ pub enum ContentsError {
         /// Which.
         hash: LeafHash,
     },
+    /// A leaf stands for a dealer's log, which is not there.
+    #[error("leaf {hash} stands for a dealer's log, and has no bytes")]
+    Reserved {
+        /// Which.
+        hash: LeafHash,
+    },
     /// A leaf is in the contents twice.
     #[error("leaf {hash} is in the contents twice")]
     Twice {
         /// Which.
         hash: LeafHash,
     },
+    /// Logs of dealers that may not be in this header.
+    #[error("the dealers' logs: {0}")]
+    Logs(String),
     /// The leaves do not lead to the header's log.
     #[error("the leaves do not lead to the log of the header")]
     Receipts,
@@ -157,7 +167,9 @@ impl ContentsError {
             Self::DaRoot => "da-root",
             Self::Time { .. } => "time",
             Self::Logged { .. } => "logged",
+            Self::Reserved { .. } => "reserved",
             Self::Twice { .. } => "twice",
+            Self::Logs(_) => "dealer-logs",
             Self::Receipts => "receipts",
             Self::Answer { .. } => "answer",
             Self::Answers => "answers-root",
@@ -253,6 +265,9 @@ impl<I: Inbox> Application<I> {
     /// # Errors
     /// [`Refusal`] when it waits or is in the log already, or there is no room.
     pub fn admit(&mut self, leaf: Leaf, now_ms: u64) -> Result<LeafHash, AdmitError> {
+        if is_of_log(&leaf) {
+            return Err(Refusal::Reserved.into());
+        }
         if let Some(index) = self.ledger.find(&leaf.leaf_hash())? {
             return Err(Refusal::Included { index }.into());
         }
@@ -266,7 +281,8 @@ impl<I: Inbox> Application<I> {
     }
 
     /// Takes the list of another of so many validators.
-    pub fn hear(&mut self, from: ValidatorIndex, list: List, validators: usize) {
+    pub fn hear(&mut self, from: ValidatorIndex, mut list: List, validators: usize) {
+        list.leaves.retain(|leaf| !is_of_log(leaf));
         self.lists.hear(from, list, validators);
     }
 
@@ -275,7 +291,8 @@ impl<I: Inbox> Application<I> {
         self.lists.forget_heard();
     }
 
-    /// Makes what a header at this time, after this parent, is about: the inbox first, then what others ask for, then what waits.
+    /// Makes what a header at this time, after this parent, is about: the inbox first, then what others ask for, then what waits; and `logs` of
+    /// dealers, as many as fit.
     ///
     /// # Errors
     /// When the log is not that of the parent, or the disk fails.
@@ -284,6 +301,7 @@ impl<I: Inbox> Application<I> {
         parent: &Header,
         time: TimeMs,
         ticker: &Ticker,
+        logs: Vec<Vec<u8>>,
     ) -> Result<(Commitments, Contents), ContentsError> {
         self.check_place(parent)?;
         let (anchor, inbox) = inbox::serve(&self.inbox, self.rules.inbox, parent.inbox);
@@ -304,7 +322,7 @@ impl<I: Inbox> Application<I> {
         leaves.extend(self.pool.fill(LEAVES_MAX - leaves.len(), &taken));
         let claim = ticker.claim(parent, self.rules.rate.allowed(parent.time, time));
         let answers = answers.into_iter().collect();
-        let contents = Contents { inbox, leaves, answers, segments: claim.segments };
+        let contents = Contents { inbox, leaves, answers, segments: claim.segments, logs: fitting(logs) };
         let appended = self.appended(&contents)?;
         let commitments = Commitments {
             receipts: self.ledger.head_with(appended.iter().map(|(_, hash)| hash)),
@@ -372,6 +390,20 @@ impl<I: Inbox> Application<I> {
         Ok(())
     }
 
+    /// Whether these leaves lead from the log here to that of a header.
+    pub fn leads_to<'a>(&self, header: &Header, leaves: impl Iterator<Item = &'a LeafHash>) -> bool {
+        self.ledger.head_with(leaves) == header.receipts
+    }
+
+    /// Whether these contents lead from the log here to that of a header.
+    ///
+    /// # Errors
+    /// Those of the log.
+    pub fn is_about(&self, header: &Header, contents: &Contents) -> Result<bool, ContentsError> {
+        let appended = self.appended(contents)?;
+        Ok(self.leads_to(header, appended.iter().map(|(_, hash)| hash)))
+    }
+
     fn check_place(&self, parent: &Header) -> Result<(), ContentsError> {
         match self.ledger.head() == parent.receipts {
             true => Ok(()),
@@ -381,6 +413,9 @@ impl<I: Inbox> Application<I> {
 
     /// No leaf twice, none of the log, and all of them lead to the header's log.
     fn check_leaves(&self, header: &Header, contents: &Contents) -> Result<BTreeSet<LeafHash>, ContentsError> {
+        if let Some(leaf) = contents.leaves.iter().find(|leaf| is_of_log(leaf)) {
+            return Err(ContentsError::Reserved { hash: leaf.leaf_hash() });
+        }
         let appended = self.appended(contents)?;
         let mut hashes = BTreeSet::new();
         for (_, hash) in &appended {
@@ -388,7 +423,7 @@ impl<I: Inbox> Application<I> {
                 return Err(ContentsError::Twice { hash: *hash });
             }
         }
-        if self.ledger.head_with(appended.iter().map(|(_, hash)| hash)) != header.receipts {
+        if !self.leads_to(header, appended.iter().map(|(_, hash)| hash)) {
             return Err(ContentsError::Receipts);
         }
         for hash in &hashes {

@@ -6,6 +6,7 @@
 //! leaves    count 2 | tenant 16, hash 32 …                  as the log goes on, after the inbox's
 //! answers   count 2 | leaf hash 32 …                        ascending, each of a leaf that this header appends
 //! segments  count 2 | hash 32 …                             of the chain of hashes
+//! logs      count 2 | length 2, bytes …                     of dealers; their leaves come after the inbox's
 //! ```
 //!
 //! Always true: bytes have one reading and one writing, and nothing is longer than its bound. Absent on purpose: payloads, and availability
@@ -16,6 +17,7 @@ use std::collections::BTreeSet;
 use bpi_protocol::consensus::bytes::{BytesError, Reader, Writer};
 use bpi_protocol::log::{Frontier, leaf_hash};
 
+use super::dealings::{LOGS_BYTES_MAX, LOGS_MAX, is_of_log, leaf_of};
 use super::inbox::{ENTRIES_MAX, InboxEntry};
 use super::leaf::{LEAF_BYTES, Leaf, LeafHash};
 use super::poh::SEGMENTS_MAX;
@@ -26,9 +28,14 @@ const VERSION: u8 = 1;
 pub const LEAVES_MAX: usize = 4_096;
 /// Answers of a header, at most: each leaf that it appends may have been asked for.
 pub const ANSWERS_MAX: usize = LEAVES_MAX + ENTRIES_MAX;
-/// Bytes of contents, at most: 420 kB.
-pub const CONTENTS_BYTES_MAX: usize =
-    1 + 4 * 2 + ENTRIES_MAX * (8 + LEAF_BYTES) + LEAVES_MAX * LEAF_BYTES + 32 * (ANSWERS_MAX + SEGMENTS_MAX);
+/// Bytes of contents, at most: 480 kB.
+pub const CONTENTS_BYTES_MAX: usize = 1
+    + 5 * 2
+    + ENTRIES_MAX * (8 + LEAF_BYTES)
+    + LEAVES_MAX * LEAF_BYTES
+    + 32 * (ANSWERS_MAX + SEGMENTS_MAX)
+    + LOGS_MAX * 2
+    + LOGS_BYTES_MAX;
 
 /// What a header commits to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +48,8 @@ pub struct Contents {
     pub answers: Vec<LeafHash>,
     /// The ends of the segments of the chain of hashes.
     pub segments: Vec<[u8; 32]>,
+    /// Logs of dealers in a ceremony.
+    pub logs: Vec<Vec<u8>>,
 }
 
 impl Contents {
@@ -61,6 +70,10 @@ impl Contents {
             out.bytes(&hash.0);
         }
         out.u16(self.segments.len() as u16).bytes(self.segments.as_flattened());
+        out.u16(self.logs.len() as u16);
+        for log in &self.logs {
+            out.u16(log.len() as u16).bytes(log);
+        }
         out.done()
     }
 
@@ -78,8 +91,12 @@ impl Contents {
         let leaves = read_list(&mut reader, "leaves", LEAVES_MAX, Leaf::read)?;
         let answers = read_list(&mut reader, "answers", ANSWERS_MAX, |reader| reader.array().map(LeafHash))?;
         let segments = read_list(&mut reader, "segments", SEGMENTS_MAX, Reader::array)?;
+        let logs = read_list(&mut reader, "logs", LOGS_MAX, |reader| {
+            let length = reader.count("bytes of a log", LOGS_BYTES_MAX)?;
+            reader.take(length).map(<[u8]>::to_vec)
+        })?;
         reader.end()?;
-        let contents = Self { inbox, leaves, answers, segments };
+        let contents = Self { inbox, leaves, answers, segments, logs };
         contents.check_form()?;
         Ok(contents)
     }
@@ -94,6 +111,8 @@ impl Contents {
             ("leaves", self.leaves.len(), LEAVES_MAX),
             ("answers", self.answers.len(), ANSWERS_MAX),
             ("segments", self.segments.len(), SEGMENTS_MAX),
+            ("logs", self.logs.len(), LOGS_MAX),
+            ("bytes of logs", self.logs.iter().map(Vec::len).sum(), LOGS_BYTES_MAX),
         ] {
             if count > max {
                 return Err(BytesError::Count { field, count, max });
@@ -114,7 +133,8 @@ impl Contents {
         tree.head().root
     }
 
-    /// What the log goes on with: the inbox's leaves but for those that are in the log already or came twice, then the others.
+    /// What the log goes on with: the inbox's leaves but for those that are in the log already or came twice or stand for a dealer's log, then
+    /// those of dealers' logs, then the others.
     ///
     /// # Errors
     /// Those of `is_logged`.
@@ -123,14 +143,15 @@ impl Contents {
         mut is_logged: impl FnMut(&LeafHash) -> Result<bool, E>,
     ) -> Result<Vec<(Leaf, LeafHash)>, E> {
         let mut forced = BTreeSet::new();
-        let mut out = Vec::with_capacity(self.inbox.len() + self.leaves.len());
+        let mut out = Vec::with_capacity(self.inbox.len() + self.logs.len() + self.leaves.len());
         for entry in &self.inbox {
             let hash = entry.leaf.leaf_hash();
-            if forced.insert(hash) && !is_logged(&hash)? {
+            if !is_of_log(&entry.leaf) && forced.insert(hash) && !is_logged(&hash)? {
                 out.push((entry.leaf, hash));
             }
         }
-        out.extend(self.leaves.iter().map(|leaf| (*leaf, leaf.leaf_hash())));
+        let of_logs = self.logs.iter().map(|log| leaf_of(log));
+        out.extend(of_logs.chain(self.leaves.iter().copied()).map(|leaf| (leaf, leaf.leaf_hash())));
         Ok(out)
     }
 }
@@ -170,12 +191,14 @@ mod tests {
         let entry = (any::<u64>(), leaf()).prop_map(|(height, leaf)| InboxEntry { height, leaf });
         let answers = prop::collection::btree_set(any::<[u8; 32]>().prop_map(LeafHash), 0..9);
         let segments = prop::collection::vec(any::<[u8; 32]>(), 0..9);
-        let lists = (prop::collection::vec(entry, 0..9), prop::collection::vec(leaf(), 0..9), answers, segments);
-        lists.prop_map(|(inbox, leaves, answers, segments)| Contents {
+        let logs = prop::collection::vec(prop::collection::vec(any::<u8>(), 0..99), 0..9);
+        let lists = (prop::collection::vec(entry, 0..9), prop::collection::vec(leaf(), 0..9), answers, segments, logs);
+        lists.prop_map(|(inbox, leaves, answers, segments, logs)| Contents {
             inbox,
             leaves,
             answers: answers.into_iter().collect(),
             segments,
+            logs,
         })
     }
 
@@ -190,6 +213,7 @@ mod tests {
             leaves: vec![leaf; LEAVES_MAX],
             answers,
             segments: vec![[7; 32]; SEGMENTS_MAX],
+            logs: vec![vec![5; LOGS_BYTES_MAX / LOGS_MAX]; LOGS_MAX],
         };
         let bytes = longest.to_bytes();
         assert_eq!((bytes.len(), Contents::from_bytes(&bytes)), (CONTENTS_BYTES_MAX, Ok(longest.clone())));

@@ -46,6 +46,9 @@ pub enum Refusal {
     /// It waits already.
     #[error("this receipt is waiting already")]
     Duplicate,
+    /// It stands for a dealer's log, and no receipt does.
+    #[error("this tenant is nobody's: its leaves stand for logs of the validators' ceremonies")]
+    Reserved,
     /// It is in the log.
     #[error("this receipt is leaf {index} of the log")]
     Included {
@@ -61,6 +64,7 @@ impl Refusal {
             Self::Full { .. } => "full",
             Self::TenantFull { .. } => "tenant-full",
             Self::Duplicate => "duplicate",
+            Self::Reserved => "reserved",
             Self::Included { .. } => "included",
         }
     }

@@ -5,6 +5,7 @@
 //! inclusion_list_root   what others had asked for and is in here      lists
 //! inbox                 how far the first layer's inbox is served     inbox
 //! poh                   order and delay                               poh
+//! receipts, too         logs of dealers in a ceremony                 dealings
 //! da_root               the root over no attestations, until the availability work: any other is invalid
 //! ```
 //!
@@ -17,6 +18,8 @@
 
 pub mod application;
 pub mod body;
+pub mod dealings;
+pub mod held;
 pub mod inbox;
 pub mod leaf;
 pub mod ledger;

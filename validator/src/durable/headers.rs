@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! "c"            chain 32
+//! "g" height 8   1 | seal                            the seal by the validators' key, where it was made
 //! "h" height 8   1 | header 361 | 0                 the first one, which is trusted without a seal
 //!                1 | header 361 | 1 | seal          every later one
 //! ```
@@ -31,6 +32,8 @@ const OPEN_FILES_MAX: i32 = 64;
 const CHECKED_AT_OPEN: u64 = 256;
 const VERSION: u8 = 1;
 const CHAIN_KEY: &[u8] = b"c";
+/// Before headers, which are the last in the store.
+const GROUP_SEAL_PREFIX: u8 = b'g';
 const HEIGHT_PREFIX: u8 = b'h';
 
 /// Why a header was not kept, or the store cannot be used.
@@ -239,6 +242,29 @@ impl Headers {
         Ok(())
     }
 
+    /// Keeps a seal by the validators' key beside the votes, and does not wait for the medium: it can be made again while it is new, and a
+    /// header is final without it.
+    ///
+    /// # Errors
+    /// [`HeadersError::Store`]; what was kept before is not touched.
+    pub fn keep_group_seal(&self, height: Height, seal: &Seal) -> Result<(), HeadersError> {
+        let mut out = Writer::new();
+        out.u8(VERSION);
+        seal.write(&mut out);
+        let failed = |source| HeadersError::Store { deed: "write a seal to", path: self.path.clone(), source };
+        self.store.put(group_seal_key_of(height), out.done()).map_err(failed)
+    }
+
+    /// The seal of a height by the validators' key. `None`: none was made here.
+    ///
+    /// # Errors
+    /// [`HeadersError::Damaged`].
+    pub fn group_seal(&self, height: Height) -> Result<Option<Seal>, HeadersError> {
+        let failed = |source| HeadersError::Store { deed: "read", path: self.path.clone(), source };
+        let Some(bytes) = self.store.get(group_seal_key_of(height)).map_err(failed)? else { return Ok(None) };
+        read_group_seal(&bytes).map(Some).map_err(|error| self.damaged(height, error.into()))
+    }
+
     /// The header of a height. `None`: it is not final yet, or before the first one.
     ///
     /// # Errors
@@ -289,6 +315,23 @@ impl Headers {
     fn damaged(&self, height: Height, reason: HeaderDamage) -> HeadersError {
         HeadersError::Damaged { path: self.path.clone(), height, reason }
     }
+}
+
+fn group_seal_key_of(height: Height) -> [u8; 9] {
+    let mut key = key_of(height);
+    key[0] = GROUP_SEAL_PREFIX;
+    key
+}
+
+fn read_group_seal(bytes: &[u8]) -> Result<Seal, BytesError> {
+    let mut reader = Reader::new(bytes);
+    match reader.u8()? {
+        VERSION => {}
+        other => return Err(BytesError::Value { field: "version of a kept seal", value: other.into() }),
+    }
+    let seal = Seal::read(&mut reader)?;
+    reader.end()?;
+    Ok(seal)
 }
 
 fn synced() -> WriteOptions {

@@ -177,6 +177,22 @@ impl Durable {
         Ok(self.headers.get(height)?)
     }
 
+    /// Keeps a seal by the validators' key beside the votes ([`Headers::keep_group_seal`]).
+    ///
+    /// # Errors
+    /// [`DurableError::Headers`].
+    pub fn keep_group_seal(&self, height: Height, seal: &Seal) -> Result<(), DurableError> {
+        Ok(self.headers.keep_group_seal(height, seal)?)
+    }
+
+    /// The seal of a height by the validators' key, if it was made here.
+    ///
+    /// # Errors
+    /// [`DurableError::Headers`].
+    pub fn group_seal(&self, height: Height) -> Result<Option<Seal>, DurableError> {
+        Ok(self.headers.group_seal(height)?)
+    }
+
     /// All final headers.
     pub fn headers(&self) -> &Headers {
         &self.headers

@@ -5,6 +5,7 @@
 //! GET  /metrics                             for Prometheus
 //! GET  /v1/status                           chain, height, round, peers, leaves
 //! GET  /v1/headers/{height}                 a final header and its seal; "latest" for the last one
+//! GET  /v1/light/{height}                   a header and the one signature by the validators' key that makes it final; "latest" too
 //! GET  /v1/checkpoint                       the log's head, signed by the peer key (C2SP tlog-checkpoint)
 //! GET  /v1/proofs/inclusion?tenant=&leaf=   where a leaf is in the log, and its proof (RFC 9162); &size= for an older head
 //! GET  /v1/proofs/consistency?first=&second=
@@ -18,7 +19,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use bpi_protocol::consensus::header::LogHead;
+use bpi_protocol::consensus::header::{LogHead, Seed};
 use bpi_protocol::consensus::ids::Height;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -44,6 +45,8 @@ pub enum Ask {
     Submit(Vec<Leaf>, oneshot::Sender<Submitted>),
     /// A final header; the last one for `None`.
     Header(Option<Height>, oneshot::Sender<Result<Option<Kept>, String>>),
+    /// A header that is final by one signature; the last such one for `None`.
+    Light(Option<Height>, oneshot::Sender<Result<Option<Light>, String>>),
     /// The signed head of the log.
     Checkpoint(oneshot::Sender<Result<String, String>>),
     /// Where a leaf is, in the log of a size.
@@ -75,12 +78,32 @@ pub struct Status {
     pub votes: &'static str,
     /// Validators of the height in progress.
     pub validators: usize,
+    /// The epoch of the last header.
+    pub epoch: u64,
+    /// The key that they share, in hex. `None`: they have none yet.
+    pub group_key: Option<String>,
+    /// The ceremony in progress. `None`: there is none.
+    pub ceremony: Option<&'static str>,
     /// Peers connected.
     pub peers: usize,
     /// Leaves that wait.
     pub waiting: usize,
     /// Leaves of the log that this node has, and of that of the last header.
     pub log: [u64; 2],
+}
+
+/// A header that is final by one signature.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Light {
+    /// Its height.
+    pub height: u64,
+    /// Its digest, in hex.
+    pub digest: String,
+    /// Header, round and signature, in hex ([`bpi_protocol::consensus::light::LightProof`]).
+    pub proof: String,
+    /// The key that it is checked with, in hex: whoever checks must know it from elsewhere.
+    pub group_key: String,
 }
 
 /// What became of leaves.
@@ -160,6 +183,7 @@ pub fn router(asks: mpsc::Sender<Ask>, metrics: Arc<Metrics>) -> Router {
         .route("/metrics", get(metrics_text))
         .route("/v1/status", get(status))
         .route("/v1/headers/{height}", get(header_of))
+        .route("/v1/light/{height}", get(light))
         .route("/v1/checkpoint", get(checkpoint))
         .route("/v1/proofs/inclusion", get(inclusion))
         .route("/v1/proofs/consistency", get(consistency))
@@ -194,16 +218,28 @@ async fn status(State(shared): State<Shared>) -> Result<Json<Status>, Trouble> {
 }
 
 async fn header_of(State(shared): State<Shared>, Path(height): Path<String>) -> Result<Response, Trouble> {
-    let wanted = match height.as_str() {
-        "latest" => None,
-        text => match text.parse() {
-            Ok(height) => Some(Height(height)),
-            Err(_) => return Err(Trouble::Bad(format!("{text:?} is no height; give a number or \"latest\""))),
-        },
-    };
+    let wanted = wanted(&height)?;
     let kept = shared.ask(|answer| Ask::Header(wanted, answer)).await?.map_err(Trouble::Failed)?;
     let Some(kept) = kept else { return Err(Trouble::Unknown(format!("height {height} is not final here"))) };
     Ok(Json(header_json(&kept)).into_response())
+}
+
+/// `None`: the latest.
+fn wanted(text: &str) -> Result<Option<Height>, Trouble> {
+    match text {
+        "latest" => Ok(None),
+        text => match text.parse() {
+            Ok(height) => Ok(Some(Height(height))),
+            Err(_) => Err(Trouble::Bad(format!("{text:?} is no height; give a number or \"latest\""))),
+        },
+    }
+}
+
+async fn light(State(shared): State<Shared>, Path(height): Path<String>) -> Result<Json<Light>, Trouble> {
+    let wanted = wanted(&height)?;
+    let found = shared.ask(|answer| Ask::Light(wanted, answer)).await?.map_err(Trouble::Failed)?;
+    let unknown = || Trouble::Unknown(format!("height {height} has no seal by the validators' key here"));
+    found.map(Json).ok_or_else(unknown)
 }
 
 fn header_json((header, seal): &Kept) -> serde_json::Value {
@@ -224,6 +260,10 @@ fn header_json((header, seal): &Kept) -> serde_json::Value {
         "inbox": { "height": header.inbox.height, "hash": hex::encode(header.inbox.hash) },
         "poh": { "count": header.poh.count, "hash": hex::encode(header.poh.hash) },
         "epoch": header.epoch.0,
+        "seed": match header.seed {
+            Seed::RoundRobin => None,
+            Seed::Threshold(signature) => Some(hex::encode(signature.0)),
+        },
         "header": hex::encode(header.to_bytes()),
         "seal": seal_bytes,
     })

@@ -10,8 +10,13 @@ use bpi_protocol::consensus::bytes::{BytesError, Reader, Writer};
 use bpi_protocol::consensus::ids::HeaderDigest;
 use bpi_protocol::consensus::message::{MESSAGE_BYTES_MAX, Message};
 
+use zeroize::Zeroizing;
+
+use crate::beacon::assembly::PartsMessage;
+use crate::beacon::message::CeremonyMessage;
 use crate::contents::body::{CONTENTS_BYTES_MAX, Contents};
-use crate::contents::leaf::{LEAF_BYTES, Leaf};
+use crate::contents::dealings::LOGS_BYTES_MAX;
+use crate::contents::leaf::{LEAF_BYTES, Leaf, LeafHash};
 use crate::contents::lists::List;
 
 /// Bytes of the length before a frame.
@@ -25,6 +30,9 @@ pub const FRAME_BYTES_MAX: usize = {
     let (message, larger) = (1 + MESSAGE_BYTES_MAX, if contents > leaves { contents } else { leaves });
     if larger > message { larger } else { message }
 };
+
+/// A frame as it goes over a stream. Some hold a secret for their receiver, so all are wiped.
+pub type Wire = Arc<Zeroizing<Vec<u8>>>;
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq)]
@@ -59,6 +67,17 @@ pub enum Frame {
         /// Some of them, in order.
         leaves: Vec<Leaf>,
     },
+    /// Of a ceremony of the validators' key.
+    Ceremony(CeremonyMessage),
+    /// A dealer's log: one that some header has to carry, or one that was asked for.
+    DealerLog(Vec<u8>),
+    /// "I need the log that this leaf stands for."
+    DealerLogWanted {
+        /// The leaf's hash.
+        leaf: LeafHash,
+    },
+    /// Of the signatures by the validators' key of a final height.
+    Parts(PartsMessage),
 }
 
 impl Frame {
@@ -72,22 +91,33 @@ impl Frame {
             Self::List(_) => "list",
             Self::LogWanted { .. } => "log-wanted",
             Self::Log { .. } => "log",
+            Self::Ceremony(_) => "ceremony",
+            Self::DealerLog(_) => "dealer-log",
+            Self::DealerLogWanted { .. } => "dealer-log-wanted",
+            Self::Parts(_) => "parts",
         }
     }
 
-    /// What it costs to look at, in frames that cost little: a lookup for each leaf.
+    /// What it costs to look at, in frames that cost little: a lookup for each leaf, 5 000 of them as much as a second of checking signatures.
     pub fn cost(&self) -> usize {
         match self {
             Self::Waiting(leaves) | Self::Log { leaves, .. } => leaves.len().max(1),
             Self::List(list) => list.leaves.len().max(1),
             Self::Contents { contents, .. } => contents.leaves.len().max(1),
             Self::LogWanted { .. } => LEAVES_MAX / 8,
+            Self::Ceremony(_) | Self::DealerLogWanted { .. } => 64,
+            Self::DealerLog(_) => 256,
+            Self::Parts(_) => 32,
             Self::Consensus(_) | Self::ContentsWanted { .. } => 1,
         }
     }
 
     /// As it goes over a stream, length and all.
-    pub fn to_wire(&self) -> Arc<[u8]> {
+    pub fn to_wire(&self) -> Wire {
+        // Not through a writer, which would leave copies of a dealing behind.
+        if let Self::Ceremony(message) = self {
+            return wire(7, &message.to_bytes());
+        }
         let mut out = Writer::new();
         match self {
             Self::Consensus(message) => out.u8(0).bytes(&message.to_bytes()),
@@ -97,12 +127,14 @@ impl Frame {
             Self::List(list) => out.u8(4).bytes(&list.to_bytes()),
             Self::LogWanted { from } => out.u8(5).u64(*from),
             Self::Log { from, leaves } => write_leaves(out.u8(6).u64(*from), leaves),
+            Self::Ceremony(_) => &mut out,
+            Self::DealerLog(log) => out.u8(8).bytes(log),
+            Self::DealerLogWanted { leaf } => out.u8(9).bytes(&leaf.0),
+            Self::Parts(message) => out.u8(10).bytes(&message.to_bytes()),
         };
         let body = out.done();
-        let mut wire = Vec::with_capacity(LENGTH_BYTES + body.len());
-        wire.extend_from_slice(&(body.len() as u32).to_be_bytes());
-        wire.extend_from_slice(&body);
-        wire.into()
+        let (kind, rest) = body.split_first().map_or((0, &body[..]), |(kind, rest)| (*kind, rest));
+        wire(kind, rest)
     }
 
     /// Reads a frame without its length.
@@ -123,11 +155,29 @@ impl Frame {
             4 => return List::from_bytes(&bytes[1..]).map(Self::List),
             5 => Self::LogWanted { from: reader.u64()? },
             6 => Self::Log { from: reader.u64()?, leaves: read_leaves(&mut reader)? },
+            7 => return CeremonyMessage::from_bytes(&bytes[1..]).map(Self::Ceremony),
+            8 => {
+                let count = bytes.len() - 1;
+                if count > LOGS_BYTES_MAX {
+                    return Err(BytesError::Count { field: "bytes of a log", count, max: LOGS_BYTES_MAX });
+                }
+                return Ok(Self::DealerLog(bytes[1..].to_vec()));
+            }
+            9 => Self::DealerLogWanted { leaf: LeafHash(reader.array()?) },
+            10 => return PartsMessage::from_bytes(&bytes[1..]).map(Self::Parts),
             other => return Err(BytesError::Value { field: "kind of a frame", value: other.into() }),
         };
         reader.end()?;
         Ok(frame)
     }
+}
+
+fn wire(kind: u8, rest: &[u8]) -> Wire {
+    let mut wire = Zeroizing::new(Vec::with_capacity(LENGTH_BYTES + 1 + rest.len()));
+    wire.extend_from_slice(&(1 + rest.len() as u32).to_be_bytes());
+    wire.push(kind);
+    wire.extend_from_slice(rest);
+    Arc::new(wire)
 }
 
 fn write_leaves<'a>(out: &'a mut Writer, leaves: &[Leaf]) -> &'a mut Writer {

@@ -16,7 +16,7 @@
 //! weight = 1
 //!
 //! [[epoch]]                    # later sets, each whole
-//! first_height = 100000
+//! first_height = 100000        # not before; with ceremonies, when one has given it shares
 //! [[epoch.validator]]
 //! …
 //! ```
@@ -31,7 +31,7 @@ use std::{fs, io};
 
 use bpi_protocol::consensus::bls::{KeyError, Keys};
 use bpi_protocol::consensus::header::{Header, PohEnd};
-use bpi_protocol::consensus::ids::{ChainId, Epoch, Height, TimeMs, ValidatorIndex};
+use bpi_protocol::consensus::ids::{ChainId, Epoch, Height, SetDigest, TimeMs, ValidatorIndex};
 use bpi_protocol::consensus::light;
 use bpi_protocol::consensus::scheme::{PublicKey, Signature};
 use bpi_protocol::consensus::validators::{SetError, VALIDATORS_MAX, Validator, ValidatorSet};
@@ -47,6 +47,8 @@ use crate::contents::poh::Rate;
 /// Longest genesis in bytes: a thousand epochs of a few validators, or some of the greatest set.
 const GENESIS_BYTES_MAX: u64 = 4 << 20;
 const VERSION: u32 = 1;
+/// A ceremony needs some heights for each of its parts ([`crate::beacon::plan::Calendar`]).
+const CEREMONY_HEIGHTS_MIN: u64 = 8;
 /// Longest name of a chain in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -143,6 +145,9 @@ pub struct ChainRules {
     pub inbox_lag_blocks: u64,
     /// Age in blocks after which an entry of the inbox may not be left out.
     pub inbox_overdue_blocks: u64,
+    /// Heights in which a ceremony of the validators' key is held, from its dealings to its first use. 0: there is no such key, proposers take
+    /// turns, and an epoch begins at its first height whatever comes.
+    pub ceremony_heights: u64,
 }
 
 impl Default for ChainRules {
@@ -154,6 +159,7 @@ impl Default for ChainRules {
             list_early_ms: lists.early_ms,
             inbox_lag_blocks: inbox.lag_blocks,
             inbox_overdue_blocks: inbox.overdue_blocks,
+            ceremony_heights: 240,
         }
     }
 }
@@ -167,6 +173,7 @@ impl ChainRules {
             self.list_early_ms,
             self.inbox_lag_blocks,
             self.inbox_overdue_blocks,
+            self.ceremony_heights,
         ];
         let hash = Sha256::new().chain_update("bpi.rules.v1").chain_update([0]);
         numbers.iter().fold(hash, |hash, number| hash.chain_update(number.to_be_bytes())).finalize().into()
@@ -200,7 +207,7 @@ struct Later {
 /// A set, what checks its votes, and from which height on it votes.
 #[derive(Clone, Debug)]
 pub struct Period {
-    /// Its first height.
+    /// It does not vote before this height; from it on, unless a ceremony has to come first.
     pub first: Height,
     /// Who votes.
     pub set: Arc<ValidatorSet>,
@@ -272,6 +279,9 @@ impl Genesis {
         if file.rules.inbox_overdue_blocks <= file.rules.inbox_lag_blocks {
             return Err(malformed("inbox_overdue_blocks has to be more than inbox_lag_blocks".to_owned()));
         }
+        if (1..CEREMONY_HEIGHTS_MIN).contains(&file.rules.ceremony_heights) {
+            return Err(malformed(format!("ceremony_heights has to be 0 or at least {CEREMONY_HEIGHTS_MIN}")));
+        }
         let first = light::genesis(&first.set, TimeMs(file.time_ms));
         let header = Header { poh: PohEnd { count: 0, hash: file.rules.digest() }, ..first };
         Ok(Self { name: file.name, header, chain: light::chain_of(&header), rules: file.rules, periods })
@@ -287,10 +297,15 @@ impl Genesis {
         toml::to_string(&File { version: VERSION, name, time_ms, rules, validator: validators, epoch })
     }
 
-    /// Who votes at a height.
-    pub fn period(&self, height: Height) -> &Period {
-        let later = self.periods.partition_point(|period| period.first <= height);
-        &self.periods[later.saturating_sub(1)]
+    /// A set by its digest, as headers name it.
+    pub fn period(&self, set: &SetDigest) -> Option<&Period> {
+        self.periods.iter().find(|period| period.set.digest() == *set)
+    }
+
+    /// The set of the epoch after a set's, if the file has it.
+    pub fn period_after(&self, set: &SetDigest) -> Option<&Period> {
+        let at = self.periods.iter().position(|period| period.set.digest() == *set)?;
+        self.periods.get(at + 1)
     }
 }
 

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bpi_protocol::consensus::equivocation::Equivocation;
-use bpi_protocol::consensus::header::{Header, Seed};
+use bpi_protocol::consensus::header::Header;
 use bpi_protocol::consensus::ids::{HeaderDigest, Height, Round, TimeMs, ValidatorIndex};
-use bpi_protocol::consensus::message::{Body, Final, Message};
+use bpi_protocol::consensus::message::{Body, Final, Message, Partials};
 use bpi_protocol::consensus::seal::Seal;
 use bpi_protocol::consensus::validators::Signers;
 use tokio::sync::{mpsc, watch};
 
 use super::api::Ask;
+use super::ceremonies::{Ceremonies, CeremoniesError};
 use super::frame::{self, Frame};
 use super::genesis::Genesis;
 use super::inbox_source::InboxSource;
@@ -24,10 +25,10 @@ use super::network::{Event, Events, Network};
 use super::now_ms;
 use super::schedule::{Plan, Timed};
 use super::ticking::Ticking;
+use crate::beacon::assembly::Assembly;
 use crate::contents::application::{AdmitError, Application, ContentsError};
 use crate::contents::body::Contents;
-use crate::contents::leaf::{Leaf, LeafHash};
-use crate::contents::ledger::LedgerError;
+use crate::contents::held::{Held, HeldError};
 use crate::contents::poh::Ticker;
 use crate::core::{Core, Effect, Input, Peer};
 use crate::durable::{Durable, DurableError, Found};
@@ -35,21 +36,23 @@ use crate::peer_key::PeerKey;
 use crate::replica::{Act, Replica};
 
 mod answers;
+mod fetching;
+mod group;
 
-/// Contents of headers that may become final, at most.
-const CONTENTS_MAX: usize = 8;
+use fetching::{Fetched, find_logged};
+
 /// How long an answer is waited for before another peer is asked, in ms.
 const PATIENCE_MS: u64 = 300;
 /// Heights stand still after this long without a new one, in ms.
 const STILL_MS: u64 = 10_000;
 /// Between two looks at the inbox, in ms.
 const INBOX_MS: u64 = 500;
+/// How long a header that lacks its seed waits before it is looked for again, in ms.
+const SEED_MS: u64 = 20;
 /// Events that are looked at between two looks at the clock.
 const EVENTS_AT_ONCE: usize = 64;
 /// Proofs of equivocation that are kept, at most: one is enough to be heard.
 const EVIDENCE_MAX: usize = 1_000;
-/// Leaves that are fetched ahead of the header that they belong to, at most.
-const FETCHED_MAX: usize = 16 * frame::LEAVES_MAX;
 
 /// Why a node cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +63,12 @@ pub enum HostError {
     /// What it commits to cannot be kept.
     #[error(transparent)]
     Contents(#[from] ContentsError),
+    /// What a header commits to cannot be kept for the time until it is final.
+    #[error(transparent)]
+    Held(#[from] HeldError),
+    /// What ceremonies have come to cannot be kept.
+    #[error(transparent)]
+    Ceremonies(#[from] CeremoniesError),
     /// The thread of the chain of hashes.
     #[error("could not start a thread: {0}")]
     Thread(io::Error),
@@ -77,6 +86,10 @@ pub struct Parts<N> {
     pub found: Found,
     /// What headers commit to.
     pub contents: Application<InboxSource>,
+    /// The file of contents that wait for their header to become final ([`Held`]).
+    pub held: PathBuf,
+    /// Ceremonies of the validators' key.
+    pub ceremonies: Ceremonies,
     /// The rules of consensus.
     pub core: Core<Timed>,
     /// The peers.
@@ -100,6 +113,8 @@ pub struct Host<N> {
     plan: Plan,
     durable: Durable,
     contents: Application<InboxSource>,
+    ceremonies: Ceremonies,
+    assembly: Assembly,
     replica: Replica<Timed>,
     ticking: Ticking,
     network: N,
@@ -111,16 +126,22 @@ pub struct Host<N> {
     proposal: Option<Due>,
     /// Headers whose contents have not come, and when each was heard.
     open: BTreeMap<HeaderDigest, (Header, u64)>,
-    /// Contents that fit their headers, the newest last.
-    judged: VecDeque<(HeaderDigest, Arc<Contents>)>,
+    /// Contents that fit their headers.
+    held: Held,
     /// The last contents that each peer has sent for a header not known yet.
     early: BTreeMap<Peer, (HeaderDigest, Arc<Contents>)>,
     /// When what is missing is asked for again.
     ask_again_ms: u64,
     /// The last header whose leaves the log has.
     logged: Header,
-    /// Leaves after it that peers have sent, and by whom the last were.
-    fetched: (VecDeque<Leaf>, Option<Peer>),
+    /// What peers have sent of what is missing.
+    fetched: Fetched,
+    /// The header that is to be made waits for its seed.
+    lacks_seed: bool,
+    /// When ceremonies and signatures are looked after again.
+    group_again_ms: u64,
+    /// The last height with a seal by the group.
+    sealed: Option<Height>,
     /// When the last height became final here.
     moved_ms: u64,
     round: Round,
@@ -140,8 +161,8 @@ impl<N: Network> Host<N> {
     /// # Errors
     /// [`HostError`] when something that should have been final cannot be kept.
     pub fn start(parts: Parts<N>) -> Result<Self, HostError> {
-        let Parts { genesis, plan, durable, found, contents, core, network, peers, peer_key, evidence, metrics } =
-            parts;
+        let Parts { genesis, plan, durable, found, contents, held, ceremonies, .. } = parts;
+        let Parts { core, network, peers, peer_key, evidence, metrics, .. } = parts;
         let now = now_ms();
         if found.torn_slots > 0 {
             tracing::warn!(slots = found.torn_slots, "an unfinished write at the end of the log of votes was cut off");
@@ -149,14 +170,19 @@ impl<N: Network> Host<N> {
         if let Some(through) = found.recovered.silent_through {
             tracing::warn!(%through, "the key has said what this node does not know of: nothing is signed up to this height");
         }
+        let logged = find_logged(&durable, contents.ledger().size())?;
+        let held = Held::open(&held, logged.height)?;
         let ticking = Ticking::start(genesis.rules.rate(), Arc::clone(&metrics)).map_err(HostError::Thread)?;
         let tip = found.tip;
         let (replica, acts) = Replica::start(core, Box::new(plan.clone()), tip, found.recovered, now);
+        let assembly = Assembly::new(genesis.chain);
         let mut host = Self {
             genesis,
             plan,
             durable,
             contents,
+            ceremonies,
+            assembly,
             replica,
             ticking,
             network,
@@ -167,11 +193,14 @@ impl<N: Network> Host<N> {
             timer: None,
             proposal: None,
             open: BTreeMap::new(),
-            judged: VecDeque::new(),
+            held,
             early: BTreeMap::new(),
             ask_again_ms: 0,
-            logged: tip,
-            fetched: (VecDeque::new(), None),
+            logged,
+            fetched: Fetched::default(),
+            lacks_seed: false,
+            group_again_ms: 0,
+            sealed: None,
             moved_ms: now,
             round: Round::default(),
             trouble: None,
@@ -179,7 +208,8 @@ impl<N: Network> Host<N> {
             read_inbox_ms: 0,
             inputs: VecDeque::new(),
         };
-        host.find_logged()?;
+        host.find_sealed()?;
+        host.ceremonies.begin(&logged)?;
         host.log_fetched(None)?;
         host.show_tip();
         host.carry_out(acts)?;
@@ -225,6 +255,7 @@ impl<N: Network> Host<N> {
     fn due_ms(&self) -> u64 {
         let again = if self.open.is_empty() && !self.lags() { u64::MAX } else { self.ask_again_ms };
         let moments = [self.timer, self.proposal].into_iter().flatten().map(|(.., at)| at);
+        let again = again.min(self.group_again_ms);
         // A clock that was set back is noticed within a second.
         moments.chain([again, now_ms() + 1_000]).min().unwrap_or_default()
     }
@@ -244,6 +275,7 @@ impl<N: Network> Host<N> {
             }
             self.fetch();
         }
+        self.tick_group(now)?;
         self.metrics.peers.set(self.network.connected() as i64);
         if now >= self.read_inbox_ms {
             self.read_inbox_ms = now + INBOX_MS;
@@ -288,7 +320,7 @@ impl<N: Network> Host<N> {
             Frame::Consensus(message) => self.inputs.push_back(Input::Message { from, message }),
             Frame::Contents { digest, contents } => self.take_contents(from, digest, contents)?,
             Frame::ContentsWanted { digest } => {
-                if let Some((_, contents)) = self.judged.iter().find(|(known, _)| *known == digest) {
+                if let Some(contents) = self.held.get(&digest) {
                     self.network.send(from, &Frame::Contents { digest, contents: Arc::clone(contents) });
                 }
             }
@@ -304,7 +336,7 @@ impl<N: Network> Host<N> {
             }
             Frame::List(list) => {
                 if let Some(validator) = self.validator_of(from) {
-                    let validators = self.plan.period(self.replica.tip()).set.len();
+                    let validators = self.validators();
                     self.contents.hear(validator, list, validators);
                 }
             }
@@ -315,7 +347,15 @@ impl<N: Network> Host<N> {
                     self.network.send(from, &Frame::Log { from: first, leaves });
                 }
             }
-            Frame::Log { from: first, leaves } => self.take_log(from, first, leaves)?,
+            Frame::Log { from: first, leaves } => self.take_leaves(from, first, leaves)?,
+            Frame::Ceremony(message) => self.hear_ceremony(from, message),
+            Frame::DealerLog(log) => self.hear_log(from, log)?,
+            Frame::DealerLogWanted { leaf } => {
+                if let Some(log) = self.ceremonies.find(&leaf)? {
+                    self.network.send(from, &Frame::DealerLog(log));
+                }
+            }
+            Frame::Parts(message) => self.hear_parts(from, message)?,
         }
         Ok(())
     }
@@ -323,8 +363,13 @@ impl<N: Network> Host<N> {
     /// Who a peer is among those who vote on the next height.
     fn validator_of(&self, peer: Peer) -> Option<ValidatorIndex> {
         let key = self.peers.get(peer.0 as usize)?;
-        let at = self.plan.period(self.replica.tip()).peers.iter().position(|other| other == key)?;
+        let at = self.plan.period(self.replica.tip())?.peers.iter().position(|other| other == key)?;
         u16::try_from(at).ok().map(ValidatorIndex)
+    }
+
+    /// Who votes on the next height: how many. None if the genesis here does not know them.
+    fn validators(&self) -> usize {
+        self.plan.period(self.replica.tip()).map_or(0, |period| period.set.len())
     }
 
     /// Steps the replica until nothing comes of it any more.
@@ -378,7 +423,7 @@ impl<N: Network> Host<N> {
                 Act::Core(Effect::Evidence(evidence)) => self.keep_evidence(&evidence),
                 // The replica carries these out.
                 Act::Core(Effect::Finalise { .. } | Effect::Missing { .. }) => {}
-                Act::Append { header, seal, .. } => self.append(&header, &seal)?,
+                Act::Append { header, seal, partials } => self.append(&header, &seal, &partials)?,
                 Act::Serve { to, height } => self.serve(to, height),
                 Act::Stranded { height } => {
                     let trouble = format!("the genesis here does not know who votes at height {height}");
@@ -396,9 +441,16 @@ impl<N: Network> Host<N> {
         if height != parent.height.next() || self.lags() {
             return Ok(());
         }
-        let period = self.plan.period(&parent);
-        let Some(proposer) = self.plan.place(&parent) else { return Ok(()) };
+        let Some(proposer) = self.plan.place(&parent.next_validators) else { return Ok(()) };
+        let Some(period) = self.plan.period(&parent) else { return Ok(()) };
         let now = now_ms();
+        let seed = self.seed_after(&parent);
+        self.lacks_seed = seed.is_none();
+        let Some(seed) = seed else {
+            // It comes with the votes, or is asked for.
+            self.proposal = Some((height, round, now + SEED_MS));
+            return Ok(());
+        };
         let time = TimeMs(now.max(parent.time.0 + 1));
         let rate = self.genesis.rules.rate();
         let ticker = self.ticking.finish().unwrap_or_else(|| Ticker::new(rate, &parent));
@@ -407,18 +459,19 @@ impl<N: Network> Host<N> {
             round,
             parent: parent.digest(),
             time,
-            seed: Seed::RoundRobin,
+            seed,
             epoch: period.set.epoch(),
             validators: period.set.digest(),
             proposer,
             ..Header::default()
         };
-        let draft = Header { next_validators: self.plan.announced(&draft), ..draft };
-        let (commitments, contents) = self.contents.assemble(&parent, time, &ticker)?;
+        let draft = Header { next_validators: self.ceremonies.announced(&draft), ..draft };
+        let logs = self.ceremonies.logs_for(height);
+        let (commitments, contents) = self.contents.assemble(&parent, time, &ticker, logs)?;
         let header = commitments.in_header(draft);
         let digest = header.digest();
         let contents = Arc::new(contents);
-        self.remember(digest, Arc::clone(&contents));
+        Metrics::timed(&self.metrics.durable, || self.held.keep(height, digest, &contents))?;
         // Before the proposal: who hears that can look into it at once.
         self.network.broadcast(&Frame::Contents { digest, contents });
         self.inputs.push_back(Input::Proposed { round, header: Box::new(header) });
@@ -428,12 +481,12 @@ impl<N: Network> Host<N> {
     /// Looks into a header, now or when its contents have come.
     fn check(&mut self, header: &Header) -> Result<(), HostError> {
         let digest = header.digest();
-        let right = header.next_validators == self.plan.announced(header) && header.seed == Seed::RoundRobin;
-        if !right {
+        if !self.lags() && !self.is_right(header) {
+            self.open.remove(&digest);
             self.inputs.push_back(Input::Checked { digest, valid: false });
             return Ok(());
         }
-        if self.judged.iter().any(|(known, _)| *known == digest) {
+        if self.held.get(&digest).is_some() {
             self.inputs.push_back(Input::Checked { digest, valid: true });
             return Ok(());
         }
@@ -450,7 +503,7 @@ impl<N: Network> Host<N> {
         if self.open.contains_key(&digest) {
             return self.judge(from, digest, contents);
         }
-        if self.judged.iter().all(|(known, _)| *known != digest) {
+        if self.held.get(&digest).is_none() {
             self.early.insert(from, (digest, contents));
         }
         Ok(())
@@ -464,11 +517,16 @@ impl<N: Network> Host<N> {
             self.early.insert(from, (digest, contents));
             return Ok(());
         }
-        let faults = self.plan.period(self.replica.tip()).set.faults();
-        match self.contents.check(self.replica.tip(), &header, &contents, heard_ms, faults) {
+        let faults = bpi_protocol::consensus::validators::faults(self.validators());
+        let checked = self.contents.check(self.replica.tip(), &header, &contents, heard_ms, faults);
+        let checked = checked.and_then(|()| {
+            let logs = self.ceremonies.check_logs(header.height, &contents.logs);
+            logs.map_err(|error| ContentsError::Logs(error.to_string()))
+        });
+        match checked {
             Ok(()) => {
                 self.open.remove(&digest);
-                self.remember(digest, contents);
+                Metrics::timed(&self.metrics.durable, || self.held.keep(header.height, digest, &contents))?;
                 self.inputs.push_back(Input::Checked { digest, valid: true });
             }
             Err(ContentsError::Ledger(error)) => return Err(ContentsError::from(error).into()),
@@ -492,29 +550,15 @@ impl<N: Network> Host<N> {
         Ok(())
     }
 
-    fn remember(&mut self, digest: HeaderDigest, contents: Arc<Contents>) {
-        self.judged.push_back((digest, contents));
-        while self.judged.len() > CONTENTS_MAX {
-            self.judged.pop_front();
-        }
-    }
-
     /// Keeps a final header and what it commits to: first the leaves, so that the log is never behind what is final without knowing.
-    fn append(&mut self, header: &Header, seal: &Seal) -> Result<(), HostError> {
-        let digest = header.digest();
-        let known = self.judged.iter().chain(self.early.values()).filter(|(known, _)| *known == digest);
-        let known: Vec<_> = known.map(|(_, contents)| Arc::clone(contents)).collect();
-        let is_at_parent = !self.lags();
-        for contents in known.iter().filter(|_| is_at_parent) {
-            match Metrics::timed(&self.metrics.durable, || self.contents.finalise(header, contents)) {
-                Ok(()) => {
-                    self.logged = *header;
-                    break;
-                }
-                // Not judged, and another header's: what is missing is fetched.
-                Err(ContentsError::Ledger(LedgerError::Head { .. })) => {}
-                Err(error) => return Err(error.into()),
-            }
+    fn append(
+        &mut self,
+        header: &Header,
+        seal: &Seal,
+        partials: &[(ValidatorIndex, Partials)],
+    ) -> Result<(), HostError> {
+        if !self.lags() {
+            self.log_known(header)?;
         }
         if header.next_validators != header.validators {
             self.contents.forget_heard();
@@ -523,25 +567,30 @@ impl<N: Network> Host<N> {
         let now = now_ms();
         self.moved_ms = now;
         self.metrics.finalised(Duration::from_millis(now.saturating_sub(header.time.0)));
-        if self.plan.place_at(header) == Some(header.proposer) {
+        if self.plan.place(&header.validators) == Some(header.proposer) {
             self.metrics.proposed.inc();
         }
-        if let Seal::Votes(votes) = seal {
-            let period = self.genesis.period(header.height);
+        if let (Seal::Votes(votes), Some(period)) = (seal, self.genesis.period(&header.validators)) {
             self.metrics.participation.set(share(votes.signers, period.set.len()));
             self.metrics.diversity.set(period.diversity(votes.signers));
         }
         self.show_tip();
         self.open.clear();
-        self.early.retain(|_, (known, _)| *known != digest);
         self.proposal = None;
         self.ticking.rest();
         tracing::debug!(height = %header.height, leaves = header.receipts.size, "final");
+        if self.logged.height == header.height {
+            self.has_logged(header)?;
+        }
         // Most headers that were missed commit to nothing new.
         self.log_fetched(None)?;
         if self.lags() {
             self.ask_again_ms = self.ask_again_ms.min(now);
         } else {
+            // Without votes it came from a peer: there may be more of them, and the last one is looked after in time.
+            if !partials.is_empty() {
+                self.assemble_signatures(header, Some(seal), partials)?;
+            }
             let list = self.contents.tell(header.height, now);
             if !list.leaves.is_empty() {
                 self.network.broadcast(&Frame::List(list));
@@ -574,83 +623,6 @@ impl<N: Network> Host<N> {
         if let Err(error) = write_evidence(&self.evidence, evidence) {
             tracing::warn!(%error, "the proof of it could not be kept");
         }
-    }
-
-    /// True while the log misses leaves of final headers.
-    fn lags(&self) -> bool {
-        self.logged.height < self.durable.tip().height
-    }
-
-    /// Finds the last header whose leaves the log has.
-    fn find_logged(&mut self) -> Result<(), HostError> {
-        let size = self.contents.ledger().size();
-        let mut header = *self.durable.tip();
-        while header.receipts.size > size {
-            let before = Height(header.height.0.saturating_sub(1));
-            match self.durable.get(before)? {
-                Some((earlier, _)) => header = earlier,
-                None => break,
-            }
-        }
-        self.logged = header;
-        Ok(())
-    }
-
-    /// Asks a peer for leaves that final headers have and the log has not, each time another one.
-    fn fetch(&mut self) {
-        if !self.lags() || self.peers.is_empty() || self.fetched.0.len() >= FETCHED_MAX {
-            return;
-        }
-        let next = self.fetched.1.map_or(now_ms() as usize, |peer| peer.0 as usize + 1) % self.peers.len();
-        let from = self.contents.ledger().size() + self.fetched.0.len() as u64;
-        self.fetched.1 = Some(Peer(next as u32));
-        self.network.send(Peer(next as u32), &Frame::LogWanted { from });
-    }
-
-    fn take_log(&mut self, from: Peer, first: u64, leaves: Vec<Leaf>) -> Result<(), HostError> {
-        let next = self.contents.ledger().size() + self.fetched.0.len() as u64;
-        if !self.lags() || first != next || self.fetched.0.len() + leaves.len() > FETCHED_MAX {
-            return Ok(());
-        }
-        self.fetched.0.extend(leaves);
-        self.log_fetched(Some(from))?;
-        if self.lags() {
-            let from = self.contents.ledger().size() + self.fetched.0.len() as u64;
-            if let Some(peer) = self.fetched.1 {
-                self.network.send(peer, &Frame::LogWanted { from });
-            }
-        }
-        Ok(())
-    }
-
-    /// Appends what was fetched to the log, header by header, as far as it goes.
-    fn log_fetched(&mut self, from: Option<Peer>) -> Result<(), HostError> {
-        if !self.lags() {
-            return Ok(());
-        }
-        while let Some((header, _)) = self.durable.get(self.logged.height.next())? {
-            let wanted = header.receipts.size.saturating_sub(self.contents.ledger().size()) as usize;
-            if wanted > self.fetched.0.len() {
-                return Ok(());
-            }
-            let leaves: Vec<(Leaf, LeafHash)> =
-                self.fetched.0.drain(..wanted).map(|leaf| (leaf, leaf.leaf_hash())).collect();
-            match self.contents.catch_up(&header, &leaves) {
-                Ok(()) => self.logged = header,
-                Err(error @ LedgerError::Head { .. }) => {
-                    tracing::info!(peer = from.map(|peer| peer.0), %error, "leaves were refused");
-                    from.iter().for_each(|peer| self.network.blame(*peer, "leaves"));
-                    self.fetched.0.clear();
-                    return Ok(());
-                }
-                Err(error) => return Err(ContentsError::from(error).into()),
-            }
-        }
-        self.fetched.0.clear();
-        self.show_tip();
-        // Headers that waited for the log can be looked into.
-        let open: Vec<_> = self.open.values().copied().collect();
-        open.iter().try_for_each(|(header, _)| self.check(header))
     }
 }
 

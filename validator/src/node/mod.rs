@@ -11,6 +11,7 @@
 //! through bounded channels.
 
 pub mod api;
+pub mod ceremonies;
 pub mod config;
 pub mod frame;
 pub mod genesis;

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::api;
+use super::ceremonies::{Ceremonies, CeremoniesError};
 use super::config::{Config, ConfigError};
 use super::genesis::{Genesis, GenesisError};
 use super::host::{Host, HostError, Parts};
@@ -24,6 +25,7 @@ use super::network::Events;
 use super::network::identity::Identity;
 use super::network::tls::{self, PeerAddress, Tls};
 use super::schedule::Plan;
+use crate::beacon::share::ShareBook;
 use crate::contents::application::Application;
 use crate::contents::inbox::file::InboxFileError;
 use crate::contents::ledger::{Ledger, LedgerError};
@@ -57,6 +59,9 @@ pub enum RunError {
     /// The log.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// Ceremonies.
+    #[error(transparent)]
+    Ceremonies(#[from] CeremoniesError),
     /// The inbox.
     #[error(transparent)]
     Inbox(#[from] InboxFileError),
@@ -118,6 +123,7 @@ impl RunError {
             Self::NoData { .. } => "BV0305",
             Self::Ledger(_) => "BV0306",
             Self::Inbox(_) => "BV0307",
+            Self::Ceremonies(_) => "BV0308",
             Self::Listen { .. } => "BV0401",
             Self::Tls(_) => "BV0402",
             Self::Io { .. } => "BV0403",
@@ -190,10 +196,12 @@ pub fn run(config: Config, may_init: bool) -> Result<(), RunError> {
     let (durable, found) = open(&config, &genesis, key.as_ref())?;
     let contents = open_contents(&config, &genesis, &durable)?;
     let timing = config.timing.into();
-    let core = match key {
-        Some(key) => Core::validator(timing, Arc::new(key.into_secret()), None),
+    let (key, book) = (key.map(|key| Arc::new(key.into_secret())), ShareBook::default());
+    let core = match &key {
+        Some(key) => Core::validator(timing, Arc::clone(key) as Arc<_>, Some(Arc::new(book.clone()))),
         None => Core::observer(timing),
     };
+    let ceremonies = Ceremonies::open(&config.data_dir.join("ceremonies"), Arc::clone(&genesis), key, book)?;
     let peers = peers(&config, &genesis, &peer_key.public());
     let identity = Identity::new(&peer_key, genesis.chain, tls::numbered(&peers))?;
     let evidence = config.data_dir.join("evidence");
@@ -213,6 +221,8 @@ pub fn run(config: Config, may_init: bool) -> Result<(), RunError> {
             durable,
             found,
             contents,
+            held: config.data_dir.join("contents.log"),
+            ceremonies,
             core,
             network,
             peers: numbers,
@@ -282,8 +292,15 @@ fn open(config: &Config, genesis: &Genesis, key: Option<&KeyFile>) -> Result<(Du
     }
 }
 
-/// The log may be behind the headers, when the leaves of the last ones had not come yet.
-fn open_contents(config: &Config, genesis: &Genesis, durable: &Durable) -> Result<Application<InboxSource>, RunError> {
+/// Opens what headers commit to. The log may be behind the headers, when the leaves of the last ones had not come yet.
+///
+/// # Errors
+/// [`RunError::Ledger`], [`RunError::Durable`] or [`RunError::Inbox`].
+pub fn open_contents(
+    config: &Config,
+    genesis: &Genesis,
+    durable: &Durable,
+) -> Result<Application<InboxSource>, RunError> {
     let pool = config.mempool;
     let bounds = Bounds { leaves_max: pool.leaves, tenant_leaves_max: pool.leaves_per_tenant };
     let rules = genesis.rules.rules(bounds, HASHING_THREADS);

@@ -1,4 +1,4 @@
-//! Who decides a height, by the genesis, and what checks their votes: with the time it takes.
+//! Who decides a height, by the genesis and the last header, and what checks their votes: with the time it takes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use bpi_protocol::consensus::validators::Signers;
 
 use super::genesis::{Genesis, Period};
 use super::metrics::Metrics;
+use crate::beacon::order::proposers;
 use crate::core::Instance;
 use crate::replica::Schedule;
 
@@ -39,7 +40,7 @@ impl Scheme for Timed {
     }
 }
 
-/// Sets by the genesis, proposers in turn by height.
+/// Sets by the genesis, proposers by the seed of the last header, or in turn while it has none.
 #[derive(Clone, Debug)]
 pub struct Plan {
     genesis: Arc<Genesis>,
@@ -54,38 +55,23 @@ impl Plan {
         Self { genesis, key, metrics }
     }
 
-    /// The set that a header has to announce: who votes on the height after it.
-    pub fn announced(&self, header: &Header) -> SetDigest {
-        self.genesis.period(header.height.next()).set.digest()
+    /// This node's place in a set.
+    pub fn place(&self, set: &SetDigest) -> Option<ValidatorIndex> {
+        self.key.as_ref().and_then(|key| self.genesis.period(set)?.position(key))
     }
 
-    /// This node's place among those who vote on the height after a header.
-    pub fn place(&self, parent: &Header) -> Option<ValidatorIndex> {
-        self.key.as_ref().and_then(|key| self.period(parent).position(key))
-    }
-
-    /// This node's place among those who have voted on a header.
-    pub fn place_at(&self, header: &Header) -> Option<ValidatorIndex> {
-        self.key.as_ref().and_then(|key| self.genesis.period(header.height).position(key))
-    }
-
-    /// Who votes on the height after a header.
-    pub fn period(&self, parent: &Header) -> &Period {
-        self.genesis.period(parent.height.next())
+    /// Who votes on the height after a header. `None`: the genesis here does not know them.
+    pub fn period(&self, parent: &Header) -> Option<&Period> {
+        self.genesis.period(&parent.next_validators)
     }
 }
 
 impl Schedule<Timed> for Plan {
     fn instance(&self, parent: &Header) -> Option<(Instance<Timed>, Option<ValidatorIndex>)> {
-        let period = self.period(parent);
-        if period.set.digest() != parent.next_validators {
-            return None;
-        }
-        let validators = period.set.len() as u64;
-        let turn = (parent.height.0 % validators) as u16;
-        let order = (0..validators as u16).map(|at| ValidatorIndex((turn + at) % validators as u16)).collect();
+        let period = self.period(parent)?;
+        let order = proposers(parent, &period.set);
         let scheme = Timed { keys: Arc::clone(&period.keys), metrics: Arc::clone(&self.metrics) };
-        let me = self.place(parent);
+        let me = self.place(&parent.next_validators);
         let set = Arc::clone(&period.set);
         Some((Instance { chain: self.genesis.chain, parent: *parent, set, scheme, order }, me))
     }

@@ -8,13 +8,12 @@ use bpi_protocol::consensus::message::{Body, Final, Message, Partials};
 use bpi_protocol::consensus::seal::Votes;
 
 use super::super::assembly::{Act as Deed, Assembly, PARTS_MESSAGE_BYTES_MAX, PartsBody, PartsMessage};
-use super::super::order::shuffle;
-use super::super::schedule::{BeaconSchedule, Roster};
+use super::super::order::{proposers, shuffle};
 use super::super::seed::check_seed;
 use super::*;
 use crate::core::timing::Timing;
-use crate::core::{Core, Effect, Input, Peer, Recovered, Shares};
-use crate::replica::{Act as Task, Replica};
+use crate::core::{Core, Effect, Input, Instance, Peer, Recovered, Shares};
+use crate::replica::{Act as Task, Replica, Schedule};
 
 const TIMING: Timing = Timing { block_ms: 250, round_ms: 1000, doublings_max: 3 };
 
@@ -28,6 +27,20 @@ enum Manner {
     Without,
     /// Honest; none of its COMMIT votes arrives, and none reaches it.
     CutOff,
+}
+
+/// Always the same set.
+struct OneSet {
+    set: Arc<ValidatorSet>,
+    keys: Keys,
+    me: Option<ValidatorIndex>,
+}
+
+impl Schedule<Keys> for OneSet {
+    fn instance(&self, parent: &Header) -> Option<(Instance<Keys>, Option<ValidatorIndex>)> {
+        let (set, scheme, order) = (self.set.clone(), self.keys.clone(), proposers(parent, &self.set));
+        Some((Instance { chain: CHAIN, parent: *parent, set, scheme, order }, self.me))
+    }
 }
 
 struct Bent(ShareBook);
@@ -96,9 +109,8 @@ impl Net {
                 Manner::Bent => Some(Arc::new(Bent(book))),
                 Manner::Without => None,
             };
-            let roster = Roster::default();
-            roster.learn(set.as_ref().clone(), keys.clone());
-            let schedule = Box::new(BeaconSchedule::new(CHAIN, Some(key(number)), roster));
+            let me = set.position(&key(number));
+            let schedule = Box::new(OneSet { set: set.clone(), keys: keys.clone(), me });
             let core = Core::validator(TIMING, secret(number), shares);
             let (replica, tasks) = Replica::start(core, schedule, genesis, Recovered::default(), time.0);
             let (manner, assembly, chain, seals) = (*manner, Assembly::new(CHAIN), Vec::new(), BTreeMap::new());

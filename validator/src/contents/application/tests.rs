@@ -59,7 +59,7 @@ impl Node {
         let mut ticker = Ticker::new(RULES.rate, &self.tip);
         ticker.advance(Duration::from_millis(250), u64::MAX);
         let time = TimeMs(self.tip.time.0 + 250);
-        let (commitments, contents) = self.application.assemble(&self.tip, time, &ticker).unwrap();
+        let (commitments, contents) = self.application.assemble(&self.tip, time, &ticker, Vec::new()).unwrap();
         let header = Header { height: self.tip.height.next(), parent: self.tip.digest(), time, ..Header::default() };
         (commitments.in_header(header), contents)
     }

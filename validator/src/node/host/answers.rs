@@ -1,9 +1,11 @@
 //! Answers to what the API asks.
 
 use bpi_protocol::checkpoint::{Note, NoteKey};
+use bpi_protocol::consensus::ids::Height;
+use bpi_protocol::consensus::light::LightProof;
 use bpi_protocol::key::PublicKey;
 
-use super::super::api::{Ask, Consistency, Inclusion, Refused, Status, Submitted, root_of};
+use super::super::api::{Ask, Consistency, Inclusion, Light, Refused, Status, Submitted, root_of};
 use super::super::frame::{self, Frame};
 use super::super::network::Network;
 use super::super::now_ms;
@@ -22,6 +24,7 @@ impl<N: Network> Host<N> {
                 let height = height.unwrap_or(self.replica.tip().height);
                 drop(answer.send(self.durable.get(height).map_err(|error| error.to_string())));
             }
+            Ask::Light(height, answer) => drop(answer.send(self.light(height))),
             Ask::Checkpoint(answer) => drop(answer.send(self.checkpoint())),
             Ask::Inclusion(leaf, size, answer) => drop(answer.send(self.inclusion(&leaf, size))),
             Ask::Consistency(first, second, answer) => drop(answer.send(self.consistency(first, second))),
@@ -54,7 +57,13 @@ impl<N: Network> Host<N> {
             time_ms: tip.time.0,
             round: self.round.0,
             votes,
-            validators: self.plan.period(tip).set.len(),
+            validators: self.validators(),
+            epoch: tip.epoch.0,
+            group_key: self
+                .ceremonies
+                .sharing_at(tip.height)
+                .map(|sharing| hex::encode(sharing.group().public_key().0)),
+            ceremony: self.ceremonies.stage(tip.height),
             peers: self.network.connected(),
             waiting: self.contents.figures().waiting,
             log: [self.logged.receipts.size, tip.receipts.size],
@@ -84,6 +93,20 @@ impl<N: Network> Host<N> {
         submitted.accepted = taken.len();
         taken.chunks(frame::LEAVES_MAX).for_each(|leaves| self.network.broadcast(&Frame::Waiting(leaves.to_vec())));
         submitted
+    }
+
+    fn light(&self, height: Option<Height>) -> Result<Option<Light>, String> {
+        let told = |error: crate::durable::DurableError| error.to_string();
+        let Some(height) = height.or(self.sealed) else { return Ok(None) };
+        let (kept, seal) = (self.durable.get(height).map_err(told)?, self.durable.group_seal(height).map_err(told)?);
+        let proof = kept.zip(seal).and_then(|((header, _), seal)| LightProof::new(header, &seal));
+        let group = self.ceremonies.sharing_at(self.logged.height).map(|sharing| sharing.group().public_key());
+        Ok(proof.zip(group).map(|(proof, group)| Light {
+            height: proof.header.height.0,
+            digest: hex::encode(proof.header.digest().0),
+            proof: hex::encode(proof.to_bytes()),
+            group_key: hex::encode(group.0),
+        }))
     }
 
     fn checkpoint(&self) -> Result<String, String> {

@@ -1,5 +1,7 @@
 //! Nodes of one process, connected by channels. Frames are written and read as between hosts.
 
+use std::sync::{Arc, PoisonError, RwLock};
+
 use tokio::sync::mpsc;
 
 use super::{Event, Events, Network};
@@ -9,36 +11,64 @@ use crate::node::frame::{Frame, LENGTH_BYTES};
 /// Events that wait at a node, at most.
 const EVENTS_MAX: usize = 4096;
 
+/// Where nodes meet: for each the way to it, if it runs.
+#[derive(Clone, Debug)]
+pub struct Hub(Arc<RwLock<Vec<Option<mpsc::Sender<Event>>>>>);
+
 /// One node's side. Peer `p` of node `n` is node `p`; a node is no peer of itself.
 #[derive(Clone, Debug)]
 pub struct Memory {
     me: u32,
-    nodes: Vec<mpsc::Sender<Event>>,
+    hub: Hub,
 }
 
 /// Connects `count` nodes with each other.
 pub fn cluster(count: u32) -> Vec<(Memory, Events)> {
-    let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel(EVENTS_MAX)).unzip();
-    let nodes = (0..count).map(|me| Memory { me, nodes: senders.clone() });
-    nodes.zip(receivers).collect()
+    let hub = Hub::new(count);
+    (0..count).map(|me| hub.join(me)).collect()
+}
+
+impl Hub {
+    /// For so many nodes, none of which runs.
+    pub fn new(count: u32) -> Self {
+        Self(Arc::new(RwLock::new((0..count).map(|_| None).collect())))
+    }
+
+    /// A node that begins, or begins again.
+    pub fn join(&self, me: u32) -> (Memory, Events) {
+        let (sender, events) = mpsc::channel(EVENTS_MAX);
+        if let Some(node) = self.0.write().unwrap_or_else(PoisonError::into_inner).get_mut(me as usize) {
+            *node = Some(sender);
+        }
+        (Memory { me, hub: self.clone() }, events)
+    }
+
+    /// Gives a node an event. A full channel, or a node that does not run, loses it as a network does, and says so.
+    fn put(&self, to: u32, event: Event) {
+        let nodes = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let put = nodes.get(to as usize).and_then(Option::as_ref).map(|node| node.try_send(event));
+        if let Some(Err(error)) = put {
+            tracing::debug!(%error, "an event was lost in memory");
+        }
+    }
+
+    fn nodes(&self) -> u32 {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).len() as u32
+    }
 }
 
 impl Memory {
     /// Tells this node and all others that they are connected, as a new connection does.
     pub fn announce(&self) {
-        for (number, node) in (0..).zip(&self.nodes) {
-            if number != self.me {
-                put(node, Event::Connected { peer: Peer(self.me) });
-                put(&self.nodes[self.me as usize], Event::Connected { peer: Peer(number) });
-            }
+        for number in self.others() {
+            self.hub.put(number, Event::Connected { peer: Peer(self.me) });
+            self.hub.put(self.me, Event::Connected { peer: Peer(number) });
         }
     }
-}
 
-/// Gives a node an event. A full channel, or a node that is gone, loses it as a network does, and says so.
-fn put(node: &mpsc::Sender<Event>, event: Event) {
-    if let Err(error) = node.try_send(event) {
-        tracing::debug!(%error, "an event was lost in memory");
+    fn others(&self) -> impl Iterator<Item = u32> {
+        let me = self.me;
+        (0..self.hub.nodes()).filter(move |number| *number != me)
     }
 }
 
@@ -46,18 +76,16 @@ impl Network for Memory {
     fn send(&self, to: Peer, frame: &Frame) {
         let wire = frame.to_wire();
         let Ok(frame) = Frame::from_body(&wire[LENGTH_BYTES..]) else { return };
-        if let Some(node) = self.nodes.get(to.0 as usize) {
-            put(node, Event::Frame { from: Peer(self.me), frame: Box::new(frame), room: None });
-        }
+        self.hub.put(to.0, Event::Frame { from: Peer(self.me), frame: Box::new(frame), room: None });
     }
 
     fn broadcast(&self, frame: &Frame) {
-        (0..self.nodes.len() as u32).filter(|to| *to != self.me).for_each(|to| self.send(Peer(to), frame));
+        self.others().for_each(|to| self.send(Peer(to), frame));
     }
 
     fn blame(&self, _: Peer, _: &'static str) {}
 
     fn connected(&self) -> usize {
-        self.nodes.len() - 1
+        self.others().count()
     }
 }

@@ -1,16 +1,18 @@
 //! What waits to be written to one peer: bounded by bytes, the oldest dropped first.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
+
+use crate::node::frame::Wire;
 
 /// Most bytes that wait for one peer: some proposals with all their contents.
 pub const OUTBOX_BYTES_MAX: usize = 2 << 20;
 
 #[derive(Debug, Default)]
 struct Queue {
-    frames: VecDeque<Arc<[u8]>>,
+    frames: VecDeque<Wire>,
     bytes: usize,
 }
 
@@ -23,7 +25,7 @@ pub struct Outbox {
 
 impl Outbox {
     /// Adds a frame, and says how many were dropped for it.
-    pub fn push(&self, frame: Arc<[u8]>) -> u64 {
+    pub fn push(&self, frame: Wire) -> u64 {
         let mut queue = self.lock();
         queue.bytes += frame.len();
         queue.frames.push_back(frame);
@@ -39,7 +41,7 @@ impl Outbox {
     }
 
     /// Everything that waits, as soon as there is something.
-    pub async fn take(&self) -> VecDeque<Arc<[u8]>> {
+    pub async fn take(&self) -> VecDeque<Wire> {
         loop {
             let taken = std::mem::take(&mut *self.lock());
             if !taken.frames.is_empty() {
@@ -62,12 +64,14 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[tokio::test]
     async fn what_is_too_much_drops_the_oldest() {
         let outbox = Outbox::default();
-        let frame = |first: u8| -> Arc<[u8]> { vec![first; OUTBOX_BYTES_MAX / 4].into() };
+        let frame = |first: u8| -> Wire { Arc::new(vec![first; OUTBOX_BYTES_MAX / 4].into()) };
         let dropped: u64 = (0..6).map(|first| outbox.push(frame(first))).sum();
         assert_eq!(dropped, 2);
         let left: Vec<_> = outbox.take().await.iter().map(|frame| frame[0]).collect();

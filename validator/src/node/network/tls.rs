@@ -17,13 +17,14 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use zeroize::Zeroize as _;
 
 use super::identity::Identity;
 use super::outbox::Outbox;
 use super::score::Score;
 use super::{Event, Events, Network};
 use crate::core::Peer;
-use crate::node::frame::{FRAME_BYTES_MAX, Frame, LENGTH_BYTES};
+use crate::node::frame::{FRAME_BYTES_MAX, Frame, LENGTH_BYTES, Wire};
 use crate::node::metrics::Metrics;
 use crate::node::now_ms;
 
@@ -129,7 +130,7 @@ impl Shared {
         self.links.get(peer.0 as usize)
     }
 
-    fn put(&self, to: Peer, wire: Arc<[u8]>) {
+    fn put(&self, to: Peer, wire: Wire) {
         let Some(link) = self.link(to).filter(|link| link.connected.load(Ordering::Acquire)) else { return };
         let dropped = link.outbox.push(wire);
         if dropped > 0 {
@@ -305,6 +306,9 @@ async fn hear(peer: Peer, mut reader: impl AsyncRead + Unpin, shared: &Shared) -
             shared.blame(peer, "malformed");
             return Err(io::Error::other("a frame is malformed"));
         };
+        if matches!(frame, Frame::Ceremony(_)) {
+            body.zeroize();
+        }
         shared.metrics.heard(frame.name());
         frames += frame.cost();
         let frame = Box::new(frame);
