@@ -14,8 +14,9 @@ import time
 
 import cluster
 
-# Heights before this one are the start, and are not counted.
-WARM_UP = 8
+# Heights before this one are the start, and are not counted: the validators have no key of their own yet.
+CEREMONY = 40
+WARM_UP = CEREMONY + 10
 FINAL = re.compile(r"^(\S+)Z DEBUG bpi_validator::node::host: final height=(\d+)")
 
 
@@ -99,7 +100,7 @@ def main():
     parser.add_argument("--format", choices=["text", "json"], default="text")
     arguments = parser.parse_args()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="bpi-validators-"))
-    net = cluster.Cluster(arguments.program, folder, arguments.validators, block_ms=arguments.block_ms, log_level="debug")
+    net = cluster.Cluster(arguments.program, folder, arguments.validators, block_ms=arguments.block_ms, log_level="debug", ceremony_heights=CEREMONY)
     try:
         found = measure(net, arguments.seconds, arguments.leaves)
     except cluster.ClusterError as error:

@@ -42,7 +42,8 @@ class Node:
 class Cluster:
     """So many validators that know each other, none of them running yet."""
 
-    def __init__(self, program, folder, count, block_ms=250, round_ms=1000, log_level="info"):
+    def __init__(self, program, folder, count, block_ms=250, round_ms=1000, log_level="info", ceremony_heights=40, epochs=()):
+        """`epochs`: heights from which on the same validators vote as another set, which a ceremony has to give shares to before."""
         self.program = str(program)
         self.folder = pathlib.Path(folder)
         ports = free_ports(2 * count)
@@ -61,7 +62,11 @@ class Cluster:
             region = f"r{number % 3}"
             member.write_text(self.say(config, "keygen", "--address", f"127.0.0.1:{ports[2 * number]}", "--region", region))
             members.append(str(member))
-        (self.folder / "genesis.toml").write_text(self.say(None, "genesis", "--name", "loopback", *members))
+        genesis = self.say(None, "genesis", "--name", "loopback", "--ceremony-heights", str(ceremony_heights), *members)
+        for height in epochs:
+            genesis += f"\n[[epoch]]\nfirst_height = {height}\n"
+            genesis += "".join(f"[[epoch.validator]]\n{pathlib.Path(member).read_text()}\n" for member in members)
+        (self.folder / "genesis.toml").write_text(genesis)
         for node in self.nodes:
             self.say(node.config, "init")
 

@@ -18,6 +18,8 @@ import cluster
 GOAL_S = 2.0
 PATIENCE_S = 120.0
 TENANT = "5a" * 16
+# A set of its own, with a ceremony before it, every so many heights.
+EPOCH_HEIGHTS = 200
 
 
 def percentile(values, share):
@@ -35,6 +37,8 @@ class Storm:
         self.kills = 0
         self.leaves = 0
         self.evidence = 0
+        self.epoch = 0
+        self.group_keys = set()
 
     def look(self):
         """Notes the last final header of each node, and whether two of them say different things."""
@@ -42,6 +46,8 @@ class Storm:
             status = self.net.status(number)
             if not status:
                 continue
+            self.epoch = max(self.epoch, status["epoch"])
+            self.group_keys |= {status["group_key"]} - {None}
             known = self.seen.setdefault(status["height"], status["digest"])
             if known != status["digest"]:
                 self.wrong.append(f"two headers at height {status['height']}: {known} and {status['digest']}")
@@ -123,6 +129,8 @@ class Storm:
             for height, digest in headers.items():
                 if kept[0].get(height, digest) != digest:
                     self.wrong.append(f"validators 0 and {number} differ at height {height}")
+        if len(self.group_keys) > 1:
+            self.wrong.append(f"the key of the chain was not handed on: there were {len(self.group_keys)}")
         if self.evidence:
             self.wrong.append(f"{self.evidence} proofs that a validator has signed two things")
         return len(kept[0]) - 1
@@ -139,7 +147,7 @@ def main():
     folder = pathlib.Path(tempfile.mkdtemp(prefix="bpi-storm-"))
     say = lambda text: print(text, flush=True)  # noqa: E731
     say(f"   {arguments.validators} validators, {arguments.seconds:.0f} s of kill -9, seed {arguments.seed}")
-    net = cluster.Cluster(arguments.program, folder, arguments.validators)
+    net = cluster.Cluster(arguments.program, folder, arguments.validators, epochs=range(EPOCH_HEIGHTS, 100 * EPOCH_HEIGHTS, EPOCH_HEIGHTS))
     storm = Storm(net, arguments.seed)
     try:
         storm.run(arguments.seconds, say)
@@ -153,7 +161,7 @@ def main():
         say(f"FAIL {wrong}")
     recoveries = storm.recoveries or [0.0]
     say(f"{storm.kills} kills, all at once {len(storm.recoveries)} times; {headers} headers final, {len(storm.seen)} of them watched; "
-        f"{storm.evidence} double signatures")
+        f"{storm.evidence} double signatures; epoch {storm.epoch}, {'one' if storm.group_keys else 'no'} group key")
     say(f"next header at all nodes after all were down: p50 {percentile(recoveries, 0.5):.2f} s, p99 {percentile(recoveries, 0.99):.2f} s, "
         f"longest {max(recoveries):.2f} s (goal {GOAL_S:.0f} s)")
     if storm.wrong or arguments.keep:

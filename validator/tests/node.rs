@@ -46,11 +46,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Folders, keys and a genesis of so many validators, without ceremonies.
 fn site(folder: &Path, validators: usize) -> (Arc<Genesis>, Vec<Config>) {
-    site_with(folder, validators, |members| {
-        let text = Genesis::text("test", now_ms(), members).unwrap();
-        let given = format!("ceremony_heights = {}", ChainRules::default().ceremony_heights);
-        text.replace(&given, "ceremony_heights = 0")
-    })
+    let rules = ChainRules { ceremony_heights: 0, ..ChainRules::default() };
+    site_with(folder, validators, |members| Genesis::text("test", now_ms(), rules, members).unwrap())
 }
 
 /// The same, with a genesis of these members as somebody writes it.
@@ -340,15 +337,19 @@ fn the_validators_get_a_key_draw_their_proposers_hand_the_key_on_and_one_that_co
         let has_key = height > CEREMONY + 1;
         assert_eq!(check_seed(genesis.chain, &parent, &header, has_key.then_some(&group)), Ok(()), "height {height}");
         assert_eq!(header.epoch.0, u64::from(height > 2 * CEREMONY));
-        let light = nodes[1].ask(|answer| Ask::Light(Some(Height(height)), answer)).unwrap();
-        assert!(light.is_none() || height > CEREMONY);
-        if let Some(light) = light {
+        // Made by who proposed next, at least; some of them run no more.
+        for light in
+            nodes.iter().filter_map(|node| node.ask(|answer| Ask::Light(Some(Height(height)), answer)).unwrap())
+        {
+            assert!(height > CEREMONY);
             let proof = LightProof::from_bytes(&hex::decode(light.proof).unwrap()).unwrap();
             assert_eq!(proof.check(genesis.chain, &group).map(|header| header.digest()), Ok(header.digest()));
             proofs += 1;
         }
     }
-    assert!(proofs > (last - CEREMONY) / 2, "{proofs} light proofs of {last} headers");
+    assert!(proofs > (last - CEREMONY) / 3, "{proofs} light proofs of {last} headers");
+    let latest = nodes[1].ask(|answer| Ask::Light(None, answer)).unwrap().unwrap();
+    assert!(latest.height + 2 >= nodes[1].status().height, "the last header's, when somebody asks");
     let drawn: Vec<_> = (CEREMONY + 2..=last).map(|height| header(height).proposer.0).collect();
     let in_turn = drawn.windows(2).filter(|pair| pair[1] == (pair[0] + 1) % 4).count();
     assert!(in_turn < drawn.len() * 3 / 4, "proposers are drawn, not in turn: {drawn:?}");

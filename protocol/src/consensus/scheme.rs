@@ -31,7 +31,7 @@ pub trait Scheme {
     /// True when `signature` is the sum of those of all `signers` over one `message`. False without signers.
     fn verify_aggregate(&self, signers: Signers, message: &[u8], signature: &Signature) -> bool;
 
-    /// The sum of signatures. `None` without any, or if one of them is no point of the group.
+    /// The sum of signatures, of which nothing is known before it is checked. `None` without any, or if one of them is no point of the curve.
     fn aggregate(&self, signatures: &[Signature]) -> Option<Signature>;
 
     /// True when `signature` is the set's own, by the key that all share. False while there is none.

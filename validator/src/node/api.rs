@@ -5,7 +5,7 @@
 //! GET  /metrics                             for Prometheus
 //! GET  /v1/status                           chain, height, round, peers, leaves
 //! GET  /v1/headers/{height}                 a final header and its seal; "latest" for the last one
-//! GET  /v1/light/{height}                   a header and the one signature by the validators' key that makes it final; "latest" too
+//! GET  /v1/light/{height}                   the same by the one signature of the validators' key, if it was made here; "latest" makes it
 //! GET  /v1/checkpoint                       the log's head, signed by the peer key (C2SP tlog-checkpoint)
 //! GET  /v1/proofs/inclusion?tenant=&leaf=   where a leaf is in the log, and its proof (RFC 9162); &size= for an older head
 //! GET  /v1/proofs/consistency?first=&second=

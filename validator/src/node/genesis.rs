@@ -291,9 +291,13 @@ impl Genesis {
     ///
     /// # Errors
     /// What cannot be told in TOML.
-    pub fn text(name: &str, time_ms: u64, validators: Vec<Member>) -> Result<String, toml::ser::Error> {
-        let name = name.to_owned();
-        let (rules, epoch) = (ChainRules::default(), Vec::new());
+    pub fn text(
+        name: &str,
+        time_ms: u64,
+        rules: ChainRules,
+        validators: Vec<Member>,
+    ) -> Result<String, toml::ser::Error> {
+        let (name, epoch) = (name.to_owned(), Vec::new());
         toml::to_string(&File { version: VERSION, name, time_ms, rules, validator: validators, epoch })
     }
 

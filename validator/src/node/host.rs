@@ -115,6 +115,7 @@ pub struct Host<N> {
     contents: Application<InboxSource>,
     ceremonies: Ceremonies,
     assembly: Assembly,
+    shelf: VecDeque<group::Parts>,
     replica: Replica<Timed>,
     ticking: Ticking,
     network: N,
@@ -183,6 +184,7 @@ impl<N: Network> Host<N> {
             contents,
             ceremonies,
             assembly,
+            shelf: VecDeque::new(),
             replica,
             ticking,
             network,
@@ -244,7 +246,7 @@ impl<N: Network> Host<N> {
                         self.hear(event)?;
                     }
                 }
-                Some(ask) = asks.recv() => self.answer(ask),
+                Some(ask) = asks.recv() => self.answer(ask)?,
                 () = tokio::time::sleep(pause) => {}
             }
             self.tick()?;
@@ -410,6 +412,7 @@ impl<N: Network> Host<N> {
                 Act::Core(Effect::Propose { height, round, not_before_ms }) => {
                     self.ticking.begin(self.replica.tip());
                     self.proposal = Some((height, round, not_before_ms));
+                    self.assemble_shelved(self.replica.tip().height)?;
                 }
                 Act::Core(Effect::Check(header)) => self.check(&header)?,
                 Act::Core(Effect::Reject { from, reason }) => {
@@ -589,7 +592,7 @@ impl<N: Network> Host<N> {
         } else {
             // Without votes it came from a peer: there may be more of them, and the last one is looked after in time.
             if !partials.is_empty() {
-                self.assemble_signatures(header, Some(seal), partials)?;
+                self.shelve(header, seal, partials);
             }
             let list = self.contents.tell(header.height, now);
             if !list.leaves.is_empty() {

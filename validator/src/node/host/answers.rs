@@ -9,14 +9,17 @@ use super::super::api::{Ask, Consistency, Inclusion, Light, Refused, Status, Sub
 use super::super::frame::{self, Frame};
 use super::super::network::Network;
 use super::super::now_ms;
-use super::{Host, STILL_MS};
+use super::{Host, HostError, STILL_MS};
 use crate::contents::application::AdmitError;
 use crate::contents::leaf::Leaf;
 use crate::contents::ledger::LedgerError;
 
 impl<N: Network> Host<N> {
     /// Answers a question. Who asked may have gone: then nobody hears it.
-    pub(super) fn answer(&mut self, ask: Ask) {
+    ///
+    /// # Errors
+    /// Those of making what is asked for, and keeping it.
+    pub(super) fn answer(&mut self, ask: Ask) -> Result<(), HostError> {
         match ask {
             Ask::Status(answer) => drop(answer.send(self.status())),
             Ask::Submit(leaves, answer) => drop(answer.send(self.submit(leaves))),
@@ -24,11 +27,16 @@ impl<N: Network> Host<N> {
                 let height = height.unwrap_or(self.replica.tip().height);
                 drop(answer.send(self.durable.get(height).map_err(|error| error.to_string())));
             }
-            Ask::Light(height, answer) => drop(answer.send(self.light(height))),
+            Ask::Light(height, answer) => {
+                // An older one was made if this node proposed next, or was asked.
+                self.assemble_shelved(height.unwrap_or(self.logged.height))?;
+                drop(answer.send(self.light(height)));
+            }
             Ask::Checkpoint(answer) => drop(answer.send(self.checkpoint())),
             Ask::Inclusion(leaf, size, answer) => drop(answer.send(self.inclusion(&leaf, size))),
             Ask::Consistency(first, second, answer) => drop(answer.send(self.consistency(first, second))),
         }
+        Ok(())
     }
 
     fn status(&self) -> Status {

@@ -1,4 +1,8 @@
 //! The validators' key in the loop: ceremonies, and the two signatures of each final header.
+//!
+//! Making the two takes as long as deciding on the header, and most nodes need neither: who proposes next needs the seed, the others check it
+//! in the header. So parts lie on a shelf until this node is to propose, is asked for a light proof, hears that a peer lacks parts, or the
+//! next height is late.
 
 use bpi_protocol::consensus::header::{Header, Seed};
 use bpi_protocol::consensus::ids::{Height, ValidatorIndex};
@@ -11,12 +15,22 @@ use super::super::frame::Frame;
 use super::super::network::Network;
 use super::super::now_ms;
 use super::{Host, HostError};
-use crate::beacon::assembly::{Act, PartsMessage};
+use crate::beacon::assembly::{Act, HEIGHTS_MAX, PartsMessage};
 use crate::beacon::ceremony::{LogError, Refused};
 use crate::beacon::message::CeremonyMessage;
 use crate::beacon::seed::check_seed;
 use crate::core::Peer;
 
+/// A final header, and what came with the COMMIT votes for it.
+#[derive(Debug)]
+pub(super) struct Parts {
+    header: Header,
+    seal: Option<Seal>,
+    partials: Vec<(ValidatorIndex, Partials)>,
+}
+
+/// Heights before the last that are looked through for the last seal at a start.
+const SEALS_LOOKED_AT: u64 = 64;
 /// Between two times that what is lacking is said again, in ms.
 const AGAIN_MS: u64 = 400;
 
@@ -29,29 +43,44 @@ impl<N: Network> Host<N> {
         self.group_again_ms = now + AGAIN_MS;
         let said = self.ceremonies.tick(self.logged.height);
         self.say(said);
-        // After a start, or a header from a peer.
         let tip = *self.replica.tip();
-        if !self.lags() && !self.assembly.holds(tip.height) {
-            self.assemble_signatures(&tip, None, &[])?;
+        if !self.lags() && !self.assembly.holds(tip.height) && now >= self.moved_ms.saturating_add(AGAIN_MS) {
+            // The next height is late; or this one came at a start, or from a peer, and has no parts here.
+            let parts =
+                self.take_from_shelf(tip.height).unwrap_or(Parts { header: tip, seal: None, partials: Vec::new() });
+            self.assemble(parts)?;
         }
         let acts = self.assembly.tick();
         self.carry_parts(None, acts)
     }
 
-    /// Begins to make the signatures of a final header. `partials`: what came with its COMMIT votes.
-    pub(super) fn assemble_signatures(
-        &mut self,
-        header: &Header,
-        seal: Option<&Seal>,
-        partials: &[(ValidatorIndex, Partials)],
-    ) -> Result<(), HostError> {
+    /// Puts the parts of a final header where they are found when they are needed.
+    pub(super) fn shelve(&mut self, header: &Header, seal: &Seal, partials: &[(ValidatorIndex, Partials)]) {
+        self.shelf.push_back(Parts { header: *header, seal: Some(*seal), partials: partials.to_vec() });
+        while self.shelf.len() > HEIGHTS_MAX {
+            self.shelf.pop_front();
+        }
+    }
+
+    fn take_from_shelf(&mut self, height: Height) -> Option<Parts> {
+        let at = self.shelf.iter().position(|parts| parts.header.height == height)?;
+        self.shelf.remove(at)
+    }
+
+    /// Makes the signatures of a height, if its parts are on the shelf.
+    pub(super) fn assemble_shelved(&mut self, height: Height) -> Result<(), HostError> {
+        self.take_from_shelf(height).map_or(Ok(()), |parts| self.assemble(parts))
+    }
+
+    fn assemble(&mut self, Parts { header, seal, partials }: Parts) -> Result<(), HostError> {
         let sharing = self.ceremonies.sharing_at(header.height).cloned();
         let share = self.ceremonies.book().at(header.height);
-        let acts = self.assembly.finalise(header, seal, partials, sharing.as_ref(), share.as_deref());
+        let acts = self.assembly.finalise(&header, seal.as_ref(), &partials, sharing.as_ref(), share.as_deref());
         self.carry_parts(None, acts)
     }
 
     pub(super) fn hear_parts(&mut self, from: Peer, message: PartsMessage) -> Result<(), HostError> {
+        self.assemble_shelved(message.height)?;
         let acts = self.assembly.hear(message);
         self.carry_parts(Some(from), acts)
     }
@@ -177,7 +206,7 @@ impl<N: Network> Host<N> {
     /// The last height whose header has a seal by the group.
     pub(super) fn find_sealed(&mut self) -> Result<(), HostError> {
         let tip = self.durable.tip().height.0;
-        for height in (tip.saturating_sub(2 * crate::beacon::assembly::HEIGHTS_MAX as u64)..=tip).rev().map(Height) {
+        for height in (tip.saturating_sub(SEALS_LOOKED_AT)..=tip).rev().map(Height) {
             if self.durable.group_seal(height)?.is_some() {
                 self.sealed = Some(height);
                 return Ok(());

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bpi_validator::node::genesis::{Genesis, Member};
+use bpi_validator::node::genesis::{ChainRules, Genesis, Member};
 use bpi_validator::node::now_ms;
 use clap::Args;
 
@@ -19,6 +19,9 @@ pub(crate) struct Arguments {
     /// When it begins, in ms since 1970 [default: now]
     #[arg(long, value_name = "MS")]
     time_ms: Option<u64>,
+    /// Heights in which a ceremony of the validators' key is held; 0 for a chain without that key
+    #[arg(long, value_name = "HEIGHTS", default_value_t = ChainRules::default().ceremony_heights)]
+    ceremony_heights: u64,
     /// What `bpi-validator keygen` has printed for each validator, in the order of their votes
     #[arg(required = true)]
     members: Vec<PathBuf>,
@@ -27,7 +30,8 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let members = arguments.members.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
     let time_ms = arguments.time_ms.unwrap_or_else(now_ms);
-    let text = Genesis::text(&arguments.name, time_ms, members)
+    let rules = ChainRules { ceremony_heights: arguments.ceremony_heights, ..ChainRules::default() };
+    let text = Genesis::text(&arguments.name, time_ms, rules, members)
         .map_err(|error| Failure::Stdout { source: std::io::Error::other(error) })?;
     // It is read as a node will read it: what is printed can be used.
     Genesis::parse(Path::new("(to be printed)"), &text)?;
