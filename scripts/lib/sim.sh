@@ -6,7 +6,7 @@ SIM_SIZES=(4 1 7 9 10)
 sim_build() {
   build_need_toolchain
   packages_need "to build" "${BUILD_PACKAGES[@]}"
-  (cd "$BPI_ROOT" && step "build the simulator, profile ci" cargo build --locked --profile ci -p bpi-simulation)
+  (cd "$BPI_ROOT" && step "build the simulator, profile ci" cargo build --locked --profile ci -p bpi-simulation --features beacon)
 }
 
 # sim_campaign NAME|FILE …: goes on with a campaign, whose counts are in $BPI_CACHE/campaigns/NAME.tsv or in the file. A copy of the program runs,
@@ -45,13 +45,16 @@ sim_run() { # sim_run [--mutants | --campaign NAME] …: what bpi-sim takes, wit
   "$CARGO_TARGET_DIR/ci/bpi-sim" "$@"
 }
 
-# sim_fresh SECONDS: fresh seeds in clusters of several sizes, half of the time in those of four
+# sim_fresh SECONDS: fresh seeds in clusters of several sizes, half of the time in those of four; and a quarter as long again of the beacon
 sim_fresh() {
   local seconds="$1" first size time rc=0
   first=$(($(date +%s) * 1000000))
   for size in "${SIM_SIZES[@]}"; do
     time=$((size == 4 ? seconds / 2 : seconds / 8))
     "$CARGO_TARGET_DIR/ci/bpi-sim" -n "$size" --seed "$first" --seeds 1000000000 --seconds "$((time > 0 ? time : 1))" || rc=1
+  done
+  for size in 4 7; do
+    "$CARGO_TARGET_DIR/ci/bpi-sim" --beacon -n "$size" --seed "$first" --seeds 1000000000 --seconds "$((seconds / 8 > 0 ? seconds / 8 : 1))" || rc=1
   done
   return "$rc"
 }

@@ -46,9 +46,11 @@ class Tree:
         self.environment = dict(os.environ, CARGO_TARGET_DIR=str(cache / "target"), CARGO_INCREMENTAL="1", CARGO_PROFILE_CI_CODEGEN_UNITS="64")
         copy_of_the_tree(self.place)
 
-    def build(self):
+    def build(self, beacon=False):
         """The simulator's path, or the compiler's last words."""
         command = ["cargo", "build", "--quiet", "--locked", "--profile", "ci", "-p", "bpi-simulation"]
+        if beacon:
+            command += ["--features", "beacon"]
         done = subprocess.run(command, cwd=self.place, env=self.environment, capture_output=True, text=True, timeout=BUILD_LIMIT_S)
         simulator = pathlib.Path(self.environment["CARGO_TARGET_DIR"]) / "ci/bpi-sim"
         return (simulator, "") if done.returncode == 0 else (None, done.stderr[-600:])
@@ -63,20 +65,20 @@ class Tree:
         return lambda: path.write_text(sound, encoding="utf-8")
 
 
-def hunt(simulator, sizes, seconds, seeds):
+def hunt(simulator, sizes, seconds, seeds, beacon=False):
     """Looks for a history that goes wrong. Returns what it found and in how many seeds, or None and the seeds tried."""
     tried, slice_s, first = 0, FIRST_SLICE_S, dict.fromkeys(sizes, 0)
     started = time.monotonic()
     while time.monotonic() - started < seconds or tried < seeds:
         for size in sizes:
-            command = [simulator, "-n", str(size), "--seed", str(first[size]), "--seeds", str(1 << 40), "--seconds", str(slice_s)]
+            command = [simulator, *(["--beacon"] if beacon else []), "-n", str(size), "--seed", str(first[size]), "--seeds", str(1 << 40), "--seconds", str(slice_s)]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode != 0:
                 last = re.search(r"seed (\d+), \d+ validators: (.*)", done.stdout)
                 if not last:
                     return f"the simulator itself ended: {done.stderr.strip().splitlines()[:1]}", tried + 1
                 return f"{last[2]} (n = {size}, seed {last[1]})", tried + int(last[1]) - first[size] + 1
-            count = int(done.stdout.split(" ", 1)[0])
+            count = int(re.search(r"(\d+) seeds", done.stdout)[1])
             tried, first[size] = tried + count, first[size] + count
         slice_s *= 2
     return None, tried
@@ -107,10 +109,13 @@ def main():
             continue
         restore = tree.with_bug(mutant)
         try:
-            simulator, words = tree.build()
+            beacon = mutant.get("beacon", False)
+            simulator, words = tree.build(beacon)
             if not simulator:
                 sys.exit(f"mutants.py: {mutant['name']} does not build: {words}")
-            found, seeds = hunt(simulator, mutant.get("sizes", [4]), options.seconds, options.seeds)
+            # A seed of the beacon takes as long as a hundred others.
+            wanted = options.seeds // 100 if beacon else options.seeds
+            found, seeds = hunt(simulator, mutant.get("sizes", [4]), options.seconds, wanted, beacon)
         finally:
             restore()
         results.append({"name": mutant["name"], "found": found, "seeds": seeds})

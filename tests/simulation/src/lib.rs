@@ -5,6 +5,8 @@
 //! one step, and after the healing nobody may be stuck.
 
 pub mod adversary;
+#[cfg(feature = "beacon")]
+pub mod beacon;
 pub mod campaign;
 pub mod disk;
 pub mod model;

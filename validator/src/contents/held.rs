@@ -62,10 +62,11 @@ pub struct Held {
 
 impl Held {
     /// Opens the file, or makes it, held against every other process. What is of heights that the log has is passed over.
+    /// How many bytes an unfinished write left behind, which were cut: to be told, not to be feared.
     ///
     /// # Errors
     /// [`HeldError::Io`].
-    pub fn open(path: &Path, logged: Height) -> Result<Self, HeldError> {
+    pub fn open(path: &Path, logged: Height) -> Result<(Self, usize), HeldError> {
         let failed = |deed| move |source| HeldError::Io { deed, path: path.to_path_buf(), source };
         let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).to_owned();
         let mut file = options.open(path).map_err(failed("open"))?;
@@ -79,17 +80,11 @@ impl Held {
                 contents.insert(digest, (height, Arc::new(found)));
             }
         }
-        if end < bytes.len() {
-            tracing::warn!(
-                bytes = bytes.len() - end,
-                "an unfinished write at the end of {} was cut off",
-                path.display()
-            );
-        }
         file.set_len(end as u64).and_then(|()| file.sync_all()).map_err(failed("cut"))?;
         let folder = crate::durable::folder_of(path);
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync the folder of"))?;
-        Ok(Self { file, path: path.to_path_buf(), end: end as u64, failed: false, contents })
+        let held = Self { file, path: path.to_path_buf(), end: end as u64, failed: false, contents };
+        Ok((held, bytes.len() - end))
     }
 
     /// Keeps contents, durably. What is held already is held.
@@ -184,7 +179,7 @@ mod tests {
     fn what_was_kept_is_there_again_whatever_is_torn_behind_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("contents.log");
-        let mut held = Held::open(&path, Height(0)).unwrap();
+        let mut held = Held::open(&path, Height(0)).unwrap().0;
         for number in 1..=3 {
             held.keep(Height(number.into()), digest(number), &contents(number)).unwrap();
             held.keep(Height(number.into()), digest(number), &contents(number)).unwrap();
@@ -195,7 +190,7 @@ mod tests {
         let each = whole.len() / 3;
         for cut in 0..=each {
             std::fs::write(&path, &whole[..whole.len() - cut]).unwrap();
-            let held = Held::open(&path, Height(1)).unwrap();
+            let held = Held::open(&path, Height(1)).unwrap().0;
             assert_eq!(held.get(&digest(1)), None, "the log has it");
             assert_eq!(held.get(&digest(2)), Some(&contents(2)));
             assert_eq!(held.get(&digest(3)), (cut == 0).then(|| contents(3)).as_ref());
@@ -205,11 +200,11 @@ mod tests {
             let mut flipped = whole.clone();
             flipped[at] ^= 4;
             std::fs::write(&path, &flipped).unwrap();
-            let mut held = Held::open(&path, Height(0)).unwrap();
+            let mut held = Held::open(&path, Height(0)).unwrap().0;
             assert_eq!((held.get(&digest(2)), held.get(&digest(3))), (Some(&contents(2)), None));
             held.keep(Height(4), digest(4), &contents(4)).unwrap();
             drop(held);
-            let held = Held::open(&path, Height(0)).unwrap();
+            let held = Held::open(&path, Height(0)).unwrap().0;
             assert!(held.get(&digest(2)).is_some() && held.get(&digest(4)).is_some());
         }
     }
@@ -218,7 +213,7 @@ mod tests {
     fn what_the_log_has_is_forgotten_and_the_file_does_not_grow_for_ever() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("contents.log");
-        let mut held = Held::open(&path, Height(0)).unwrap();
+        let mut held = Held::open(&path, Height(0)).unwrap().0;
         let large = Arc::new(Contents { logs: vec![vec![7; 50 * 1024]], ..Contents::default() });
         let mut longest = 0;
         for number in 1..=100 {
@@ -230,7 +225,7 @@ mod tests {
         }
         assert!(longest < 2 * RENEW_BYTES, "{longest}");
         drop(held);
-        let held = Held::open(&path, Height(98)).unwrap();
+        let held = Held::open(&path, Height(98)).unwrap().0;
         assert!(held.get(&digest(99)).is_none() || held.get(&digest(100)).is_some());
     }
 }

@@ -185,7 +185,11 @@ impl<S: Scheme + Clone> HeightState<S> {
         if !scheme.verify(vote.sender, &statement(vote.digest), &vote.signature) {
             return Err(Reason::Signature);
         }
-        if !first.verified && !scheme.verify(vote.sender, &statement(first.digest), &first.signature) {
+        if !scheme.verify(vote.sender, &statement(first.digest), &first.signature) {
+            if first.verified {
+                // It held in a sum and does not hold alone: two who lent each other their signatures have signed, and neither can be shown.
+                return Err(Reason::Equivocation);
+            }
             ballots.remove(vote.round, vote.sender);
             ballots.put(vote, partials, true);
             return Ok(());

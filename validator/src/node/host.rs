@@ -172,7 +172,10 @@ impl<N: Network> Host<N> {
             tracing::warn!(%through, "the key has said what this node does not know of: nothing is signed up to this height");
         }
         let logged = find_logged(&durable, contents.ledger().size())?;
-        let held = Held::open(&held, logged.height)?;
+        let (held, torn_bytes) = Held::open(&held, logged.height)?;
+        if torn_bytes > 0 {
+            tracing::warn!(torn_bytes, "an unfinished write at the end of the contents that wait was cut off");
+        }
         let ticking = Ticking::start(genesis.rules.rate(), Arc::clone(&metrics)).map_err(HostError::Thread)?;
         let tip = found.tip;
         let (replica, acts) = Replica::start(core, Box::new(plan.clone()), tip, found.recovered, now);

@@ -39,6 +39,11 @@ struct Options {
     /// With --model: how many states are looked at, at most, breadth first. All there are, depth first, if nothing is said.
     #[arg(long)]
     states: Option<usize>,
+    /// Instead of clusters with all that can happen, chains whose proposers the beacon draws, with real keys and members who withhold their
+    /// parts.
+    #[cfg(feature = "beacon")]
+    #[arg(long, conflicts_with_all = ["campaign", "twins", "model", "trace"])]
+    beacon: bool,
     /// Tell each history as a story.
     #[arg(long)]
     trace: bool,
@@ -51,8 +56,48 @@ fn go_on(path: &Path, limit: Option<Duration>) -> Result<(), CampaignError> {
     ended
 }
 
+#[cfg(feature = "beacon")]
+fn beacon(options: &Options) -> ExitCode {
+    let (started, limit) = (Instant::now(), options.seconds.map(Duration::from_secs));
+    let (mut done, mut healing_ms) = (0_u64, 0);
+    let mut total = bpi_simulation::beacon::Outcome::default();
+    for seed in options.seed..options.seed.saturating_add(options.seeds) {
+        if limit.is_some_and(|limit| started.elapsed() >= limit) {
+            break;
+        }
+        let outcome = bpi_simulation::beacon::run(seed, options.validators);
+        if let Some(violation) = outcome.violation {
+            println!("beacon, seed {seed}, {} validators: {violation}", options.validators);
+            println!("scripts/bpi sim --beacon --seed {seed} -n {}", options.validators);
+            return ExitCode::FAILURE;
+        }
+        done += 1;
+        total.heights += outcome.heights;
+        total.crashes += outcome.crashes;
+        total.lies += outcome.lies;
+        total.proofs += outcome.proofs;
+        healing_ms = healing_ms.max(outcome.healing_ms);
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    println!(
+        "beacon, {done} seeds, {} validators: no violation; {} heights, {} crashes, {} parts withheld or bent, {} light proofs, slowest healing \
+         {healing_ms} ms; {:.1} seeds/s",
+        options.validators,
+        total.heights,
+        total.crashes,
+        total.lies,
+        total.proofs,
+        done as f64 / seconds
+    );
+    ExitCode::SUCCESS
+}
+
 fn main() -> ExitCode {
     let options = Options::parse();
+    #[cfg(feature = "beacon")]
+    if options.beacon {
+        return beacon(&options);
+    }
     let started = Instant::now();
     if let Some(rounds) = options.twins {
         let total = twins::enumerate(rounds.into(), options.part[0], options.part[1]);
