@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bpi_protocol::consensus::bls::VerifyingKey;
+use bpi_protocol::consensus::bls::{Keys, VerifyingKey};
 use bpi_protocol::consensus::header::LogHead;
 use bpi_protocol::consensus::ids::{ChainId, Height};
-use bpi_protocol::consensus::light::LightProof;
+use bpi_protocol::consensus::light::{LightProof, check_final};
 use bpi_protocol::consensus::message::{Body, Message};
 use bpi_protocol::consensus::scheme::PublicKey;
+use bpi_protocol::finality::Finality;
 use bpi_protocol::log::proof::Inclusion;
 use bpi_validator::beacon::seed::check_seed;
 use bpi_validator::beacon::share::ShareBook;
@@ -233,8 +234,15 @@ fn leaves_given_to_one_node_are_proved_by_another_and_one_that_comes_late_has_th
         let (header, _) = node.ask(|answer| Ask::Header(None, answer)).unwrap().unwrap();
         assert_eq!(header.receipts, LogHead { size: 61, root: bytes(&found.root) });
         proof.check(&leaf(33).leaf_hash().0, &header.receipts).unwrap();
+        let bytes = node.ask(|answer| Ask::Finality(leaf(33), answer)).unwrap().unwrap();
+        let finality = Finality::from_bytes(&bytes).unwrap();
+        finality.inclusion.check(&leaf(33).leaf_hash().0, &finality.header.receipts).unwrap();
+        let keys = Keys::new(&finality.set).unwrap();
+        check_final(finality.chain, &finality.header, &finality.seal, &finality.set, &keys).unwrap();
+        assert_eq!((finality.chain, finality.tenant), (genesis.chain, leaf(33).tenant));
         let absent = Leaf { hash: [200; 32], ..leaf(0) };
         assert!(node.ask(|answer| Ask::Inclusion(absent, None, answer)).unwrap().is_none());
+        assert!(node.ask(|answer| Ask::Finality(absent, answer)).unwrap().is_none());
     }
     nodes.into_iter().for_each(Running::end);
 

@@ -8,6 +8,7 @@
 //! GET  /v1/light/{height}                   the same by the one signature of the validators' key, if it was made here; "latest" makes it
 //! GET  /v1/checkpoint                       the log's head, signed by the peer key (C2SP tlog-checkpoint)
 //! GET  /v1/proofs/inclusion?tenant=&leaf=   where a leaf is in the log, and its proof (RFC 9162); &size= for an older head
+//! GET  /v1/proofs/finality?tenant=&leaf=    that, the last header, its seal and its validators, as one file: `finality.bin` of evidence
 //! GET  /v1/proofs/consistency?first=&second=
 //! POST /v1/leaves                           {"tenant": "<16 bytes in hex>", "leaves": ["<32 bytes in hex>", …]}
 //! ```
@@ -33,6 +34,7 @@ use crate::durable::headers::Kept;
 const LEAVES_MAX: usize = 1024;
 /// Bytes of a request, at most: so many leaves in JSON.
 const REQUEST_BYTES_MAX: usize = 128 * 1024;
+const NOT_LOGGED: &str = "the leaf is not in the log; it may still wait";
 /// Questions that wait for the host, at most; more are answered 503.
 pub const ASKS_MAX: usize = 64;
 
@@ -51,6 +53,8 @@ pub enum Ask {
     Checkpoint(oneshot::Sender<Result<String, String>>),
     /// Where a leaf is, in the log of a size.
     Inclusion(Leaf, Option<u64>, oneshot::Sender<Result<Option<Inclusion>, String>>),
+    /// The same with what makes it final, as bytes ([`bpi_protocol::finality`]).
+    Finality(Leaf, oneshot::Sender<Result<Option<Vec<u8>>, String>>),
     /// That the log of one size is the beginning of that of another.
     Consistency(u64, u64, oneshot::Sender<Result<Consistency, String>>),
 }
@@ -186,6 +190,7 @@ pub fn router(asks: mpsc::Sender<Ask>, metrics: Arc<Metrics>) -> Router {
         .route("/v1/light/{height}", get(light))
         .route("/v1/checkpoint", get(checkpoint))
         .route("/v1/proofs/inclusion", get(inclusion))
+        .route("/v1/proofs/finality", get(finality))
         .route("/v1/proofs/consistency", get(consistency))
         .route("/v1/leaves", post(submit))
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
@@ -286,7 +291,20 @@ async fn inclusion(
 ) -> Result<Json<Inclusion>, Trouble> {
     let leaf = leaf_of(tenant_of(&query.tenant)?, &query.leaf)?;
     let found = shared.ask(|answer| Ask::Inclusion(leaf, query.size, answer)).await?.map_err(Trouble::Bad)?;
-    found.map(Json).ok_or_else(|| Trouble::Unknown("the leaf is not in the log; it may still wait".to_owned()))
+    found.map(Json).ok_or_else(|| Trouble::Unknown(NOT_LOGGED.to_owned()))
+}
+
+#[derive(Deserialize)]
+struct FinalityQuery {
+    tenant: String,
+    leaf: String,
+}
+
+async fn finality(State(shared): State<Shared>, Query(query): Query<FinalityQuery>) -> Result<Response, Trouble> {
+    let leaf = leaf_of(tenant_of(&query.tenant)?, &query.leaf)?;
+    let found = shared.ask(|answer| Ask::Finality(leaf, answer)).await?.map_err(Trouble::Failed)?;
+    let Some(proof) = found else { return Err(Trouble::Unknown(NOT_LOGGED.to_owned())) };
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], proof).into_response())
 }
 
 #[derive(Deserialize)]

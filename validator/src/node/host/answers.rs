@@ -3,6 +3,7 @@
 use bpi_protocol::checkpoint::{Note, NoteKey};
 use bpi_protocol::consensus::ids::Height;
 use bpi_protocol::consensus::light::LightProof;
+use bpi_protocol::finality::Finality;
 use bpi_protocol::key::PublicKey;
 
 use super::super::api::{Ask, Consistency, Inclusion, Light, Refused, Status, Submitted, root_of};
@@ -34,6 +35,7 @@ impl<N: Network> Host<N> {
             }
             Ask::Checkpoint(answer) => drop(answer.send(self.checkpoint())),
             Ask::Inclusion(leaf, size, answer) => drop(answer.send(self.inclusion(&leaf, size))),
+            Ask::Finality(leaf, answer) => drop(answer.send(self.finality(&leaf))),
             Ask::Consistency(first, second, answer) => drop(answer.send(self.consistency(first, second))),
         }
         Ok(())
@@ -139,6 +141,19 @@ impl<N: Network> Host<N> {
             root: root_of(&head),
             path: proof.path.iter().map(hex::encode).collect(),
         }))
+    }
+
+    /// By the last header whose leaves the log has.
+    fn finality(&self, leaf: &Leaf) -> Result<Option<Vec<u8>>, String> {
+        let header = self.logged;
+        let proof = self.contents.ledger().prove_inclusion(&leaf.leaf_hash(), header.receipts.size);
+        let Some(inclusion) = proof.map_err(|error| error.to_string())? else { return Ok(None) };
+        let kept = self.durable.get(header.height).map_err(|error| error.to_string())?;
+        let period = self.genesis.period(&header.validators).ok_or("the genesis here does not know who sealed it")?;
+        // The first header has no leaves.
+        let Some((_, Some(seal))) = kept else { return Ok(None) };
+        let (chain, tenant, set) = (self.genesis.chain, leaf.tenant, period.set.as_ref().clone());
+        Ok(Some(Finality { chain, tenant, header, seal, set, inclusion }.to_bytes()))
     }
 
     fn consistency(&self, first: u64, second: u64) -> Result<Consistency, String> {
