@@ -19,9 +19,9 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(bytes.len() <= CONTENTS_BYTES_MAX);
         assert_eq!(contents.to_bytes(), bytes);
         let Ok(appended) = contents.appended(|_| Ok::<_, Infallible>(false));
-        assert!(appended.len() <= contents.inbox.len() + contents.leaves.len());
+        assert!(appended.len() <= contents.inbox.len() + contents.logs.len() + contents.leaves.len());
         let Ok(logged) = contents.appended(|_| Ok::<_, Infallible>(true));
-        assert_eq!(logged.len(), contents.leaves.len(), "what is in the log is not appended for being forced again");
+        assert_eq!(logged.len(), contents.logs.len() + contents.leaves.len(), "what is in the log is not appended for being forced again");
         let (none, rules) = (InboxAnchor::default(), InboxRules::default());
         let served = check(&MemoryInbox::new(), rules, none, none, &contents.inbox);
         assert_eq!(served.is_ok(), contents.inbox.is_empty(), "entries of an inbox that nobody has written to");

@@ -189,8 +189,10 @@ impl Ceremonies {
         let Some(slot) = logged.height.0.checked_div(heights) else { return Ok(()) };
         let start = Height(slot * heights + 1);
         let Some(calendar) = Calendar::new(start, heights) else { return Ok(()) };
+        let journal = self.folder.join(format!("ceremony-{start}"));
         if self.outcome_path(start).exists() {
-            return Ok(());
+            // A crash may have come between the outcome and the end of what led to it.
+            return if journal.exists() { Ok(Journal::open(&journal)?.destroy()?) } else { Ok(()) };
         }
         let Some(plan) = self.wanted(start, &logged.next_validators) else { return Ok(()) };
         let failed = |source| CeremoniesError::Plan { start, source };
@@ -199,7 +201,7 @@ impl Ceremonies {
         };
         let (mut ceremony, journal) = match self.key.clone().filter(is_member) {
             Some(key) => {
-                let journal = Journal::open(&self.folder.join(format!("ceremony-{start}")))?;
+                let journal = Journal::open(&journal)?;
                 let share = plan.previous.as_ref().and_then(|_| self.book.at(start));
                 let (entropy, kept) = (journal.entropy()?, journal.kept()?);
                 let joined = Ceremony::join(plan, key, &entropy, share.as_deref(), &kept);

@@ -608,6 +608,7 @@ impl<N: Network> Host<N> {
     fn show_tip(&self) {
         let tip = self.replica.tip();
         self.metrics.height.set(tip.height.0 as i64);
+        self.metrics.epoch.set(tip.epoch.0 as i64);
         self.metrics.log.set(self.logged.receipts.size as i64);
     }
 

@@ -37,6 +37,8 @@ pub struct Metrics {
     pub height: Gauge,
     /// The round of the height in progress.
     pub round: Gauge,
+    /// The epoch of the last header.
+    pub epoch: Gauge,
     /// Peers connected.
     pub peers: Gauge,
     /// Leaves that wait.
@@ -87,6 +89,7 @@ impl Metrics {
             gauge
         };
         let (height, round) = (gauge("height", "Last final height"), gauge("round", "Round of the height in progress"));
+        let epoch = gauge("epoch", "Epoch of the last header");
         let peers = gauge("peers", "Peers connected");
         let mempool = gauge("mempool_leaves", "Leaves that wait for a header");
         let tenants = gauge("mempool_tenants", "Tenants that have leaves waiting");
@@ -123,6 +126,7 @@ impl Metrics {
             registry,
             height,
             round,
+            epoch,
             peers,
             mempool,
             tenants,
