@@ -1,7 +1,7 @@
 //! Whole ceremonies in memory, and what their members sign afterwards.
 
-mod chain;
 mod liars;
+mod parts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
