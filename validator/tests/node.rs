@@ -290,26 +290,51 @@ fn leaves_of_a_final_header_that_no_log_has_are_logged_from_what_was_kept_before
 /// Heights of a ceremony in the test below.
 const CEREMONY: u64 = 24;
 
-/// Four validators in epoch 0; in epoch 1 the last three of them and a fifth.
-fn two_epochs(members: Vec<Member>) -> String {
+/// Some validators in epoch 0, and others in epoch 1, which may vote after the second ceremony and not after the first.
+fn two_epochs(members: &[Member], first: &[usize], second: &[usize]) -> String {
     let block = |heading: &str, member: &Member| {
         let Member { public_key, possession, peer_key, .. } = member;
         format!(
             "[[{heading}]]\npublic_key = \"{public_key}\"\npossession = \"{possession}\"\npeer_key = \"{peer_key}\"\n"
         )
     };
-    let first: String = members[..4].iter().map(|member| block("validator", member)).collect();
-    let second: String = members[1..].iter().map(|member| block("epoch.validator", member)).collect();
-    let head =
-        format!("version = 1\nname = \"test\"\ntime_ms = {}\n[rules]\nceremony_heights = {CEREMONY}\n", now_ms());
-    // It may vote after the second ceremony, not after the first.
+    let first: String = first.iter().map(|at| block("validator", &members[*at])).collect();
+    let second: String = second.iter().map(|at| block("epoch.validator", &members[*at])).collect();
+    let rules = format!("[rules]\nceremony_heights = {CEREMONY}\n");
+    let head = format!("version = 1\nname = \"test\"\ntime_ms = {}\n{rules}", now_ms());
     format!("{head}{first}[[epoch]]\nfirst_height = {}\n{second}", CEREMONY + 2)
+}
+
+#[test]
+fn a_ceremony_that_too_few_take_part_in_fails_and_is_held_again_with_the_old_set_voting() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = |members: Vec<Member>| two_epochs(&members, &[0, 1, 2, 3], &[2, 3, 4, 5]);
+    let (genesis, configs) = site_with(folder.path(), 6, text);
+    let hub = Hub::new(6);
+    let start = |at: usize| start(&genesis, &configs[at], hub.join(at as u32));
+    let mut nodes: Vec<_> = (0..4).map(start).collect();
+    // Half of the set to come is away: more than may be spared.
+    let failed = nodes[0].wait("two slots are over", |status| status.height > 2 * CEREMONY + 1);
+    assert_eq!((failed.epoch, failed.group_key.is_some()), (0, true));
+    let ceremonies = |number: usize| configs[number].data_dir.join("ceremonies");
+    let outcome = format!("outcome-{}", CEREMONY + 1);
+    assert!(std::fs::read(ceremonies(0).join(&outcome)).unwrap().is_empty(), "it is known that it failed");
+    nodes.extend([start(4), start(5)]);
+    let changed = nodes[4].wait("the set changes", |status| status.epoch == 1);
+    assert_eq!((changed.height % CEREMONY, &changed.group_key), (1, &failed.group_key));
+    nodes[5].wait("it goes on", |status| status.height > changed.height + 3);
+    nodes.into_iter().for_each(Running::end);
+    for number in 0..6 {
+        let names = std::fs::read_dir(ceremonies(number)).unwrap().map(|entry| entry.unwrap().file_name());
+        let left: Vec<_> = names.filter(|name| name.to_string_lossy().starts_with("ceremony-")).collect();
+        assert!(left.is_empty(), "secrets of ceremonies that are over: {left:?}");
+    }
 }
 
 #[test]
 fn the_validators_get_a_key_draw_their_proposers_hand_the_key_on_and_one_that_comes_late_has_its_share() {
     let folder = tempfile::tempdir().unwrap();
-    let (genesis, configs) = site_with(folder.path(), 5, two_epochs);
+    let (genesis, configs) = site_with(folder.path(), 5, |members| two_epochs(&members, &[0, 1, 2, 3], &[1, 2, 3, 4]));
     let hub = Hub::new(5);
     let mut nodes: Vec<_> = (0..4).map(|at| start(&genesis, &configs[at], hub.join(at as u32))).collect();
 
