@@ -508,3 +508,34 @@ fn a_key_of_nobody_and_a_peer_key_of_another_are_told_by_sentences() {
     let stranger = KeyFile::create(&other).unwrap().public_key();
     assert!(place(Some(stranger), peer(&configs[0])).unwrap_err().contains("no validator set"));
 }
+
+#[test]
+fn a_genesis_that_cannot_be_is_refused_by_a_sentence_that_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let (genesis, _) = site_with(folder.path(), 5, |members| two_epochs(&members, &[0, 1, 2, 3], &[1, 2, 3, 4]));
+    let path = folder.path().join("genesis.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let refused = |from: &str, to: &str| {
+        assert!(text.contains(from), "{from}");
+        Genesis::parse(&path, &text.replacen(from, to, 1)).unwrap_err().to_string()
+    };
+    let key = |at: usize| hex::encode(genesis.periods[0].set.members()[at].key.0);
+    let peer = |at: usize| hex::encode(genesis.periods[0].peers[at]);
+    let rules = format!("ceremony_heights = {CEREMONY}");
+    let first = format!("first_height = {}", CEREMONY + 2);
+    for (from, to, why) in [
+        ("version = 1", "version = 2", "version 2 is unknown"),
+        ("name = \"test\"", "name = \"\"", "1 to 64 visible"),
+        (&rules, "ceremony_heights = 7", "0 or at least 8"),
+        (&rules, "inbox_lag_blocks = 9\ninbox_overdue_blocks = 9", "more than inbox_lag_blocks"),
+        (&rules, "ceremonies = 9", "unknown field"),
+        (&first, "first_height = 0", "an epoch of height 0 follows one of height 0"),
+        (&key(1), &key(0), "no set"),
+        (&key(1), &key(1)[2..], "not 96 bytes in hex"),
+        (&key(1), &"00".repeat(96), "no good key"),
+        (&peer(1), &peer(0), "the same peer_key"),
+    ] {
+        let sentence = refused(from, to);
+        assert!(sentence.contains(why) && sentence.contains("genesis.toml"), "{why}: {sentence}");
+    }
+}
