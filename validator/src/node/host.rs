@@ -47,8 +47,8 @@ const PATIENCE_MS: u64 = 300;
 const STILL_MS: u64 = 10_000;
 /// Between two looks at the inbox, in ms.
 const INBOX_MS: u64 = 500;
-/// How long a header that lacks its seed waits before it is looked for again, in ms.
-const SEED_MS: u64 = 20;
+/// How long a header that lacks its seed, or leaves of the log before it, waits before they are looked for again, in ms.
+const LACKING_MS: u64 = 20;
 /// Events that are looked at between two looks at the clock.
 const EVENTS_AT_ONCE: usize = 64;
 /// Proofs of equivocation that are kept, at most: one is enough to be heard.
@@ -137,7 +137,7 @@ pub struct Host<N> {
     logged: Header,
     /// What peers have sent of what is missing.
     fetched: Fetched,
-    /// The header that is to be made waits for its seed.
+    /// The header that is to be made waits for its seed, or for leaves before it.
     lacks_seed: bool,
     /// When ceremonies and signatures are looked after again.
     group_again_ms: u64,
@@ -441,20 +441,20 @@ impl<N: Network> Host<N> {
         Ok(())
     }
 
-    /// Makes a header. Without the whole log there is none: the round passes.
+    /// Makes a header, or waits for what it needs: while the round lasts the turn is not lost.
     fn propose(&mut self, height: Height, round: Round) -> Result<(), HostError> {
         let parent = *self.replica.tip();
-        if height != parent.height.next() || self.lags() {
+        if height != parent.height.next() {
             return Ok(());
         }
         let Some(proposer) = self.plan.place(&parent.next_validators) else { return Ok(()) };
         let Some(period) = self.plan.period(&parent) else { return Ok(()) };
         let now = now_ms();
-        let seed = self.seed_after(&parent);
+        let seed = if self.lags() { None } else { self.seed_after(&parent) };
         self.lacks_seed = seed.is_none();
         let Some(seed) = seed else {
-            // It comes with the votes, or is asked for.
-            self.proposal = Some((height, round, now + SEED_MS));
+            // It comes with the votes, or is asked for, as leaves are.
+            self.proposal = Some((height, round, now + LACKING_MS));
             return Ok(());
         };
         let time = TimeMs(now.max(parent.time.0 + 1));
