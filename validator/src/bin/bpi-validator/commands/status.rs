@@ -34,6 +34,7 @@ pub(crate) fn run(arguments: &Arguments, config: &Config) -> Result<(), Failure>
         serde_json::from_str(&body).map_err(|error| no_answer(error.to_string()))?;
     said.iter().try_for_each(|(name, value)| match value.as_str() {
         Some(text) => print(&format!("{name:<12} {}\n", crate::output::plain(text))),
+        None if value.is_null() => print(&format!("{name:<12} none\n")),
         None => print(&format!("{name:<12} {value}\n")),
     })
 }
