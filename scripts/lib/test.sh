@@ -157,6 +157,9 @@ test_system() {
 test_validators() {
   local rc=0
   packages_need "to test" "${TEST_PACKAGES[@]}"
+  logged anchor validators_anchor || rc=$?
+  count_log anchor "$rc"
+  rc=0
   logged validators validators_run --seconds "${BPI_KILL_SECONDS:-300}" || rc=$?
   count_log validators "$rc"
 }

@@ -13,6 +13,14 @@ validators_run() { # what tests/validators/storm.py takes
   python3 "$BPI_ROOT/tests/validators/storm.py" --program "$CARGO_TARGET_DIR/ci/bpi-validator" "$@"
 }
 
+# validators_anchor: a receipt becomes evidence that is checked offline.
+validators_anchor() {
+  validators_build
+  (cd "$BPI_ROOT" && step "build docklock and what signs a receipt, profile ci" cargo build --locked --profile ci -p docklock -p bpi-conformance --bin docklock --bin receipts-fixture)
+  local programs="$CARGO_TARGET_DIR/ci"
+  python3 "$BPI_ROOT/tests/validators/anchor.py" --program "$programs/bpi-validator" --docklock "$programs/docklock" --fixture "$programs/receipts-fixture"
+}
+
 validators_bench() { # what tests/validators/bench.py takes
   packages_need "to test" "${TEST_PACKAGES[@]}"
   validators_build

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 
 # How long a node may take to stop when it is asked to.
 STOP_S = 10
@@ -124,6 +125,14 @@ class Cluster:
             return None
         finally:
             connection.close()
+
+    def fetch(self, number, path):
+        """The bytes of an answer; None for another answer than 200, or none."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.nodes[number].api}{path}", timeout=5) as answer:
+                return answer.read()
+        except OSError:
+            return None
 
     def status(self, number):
         answer = self.ask(number, "/v1/status")

@@ -265,6 +265,8 @@ fn header_json((header, seal): &Kept) -> serde_json::Value {
         "inbox": { "height": header.inbox.height, "hash": hex::encode(header.inbox.hash) },
         "poh": { "count": header.poh.count, "hash": hex::encode(header.poh.hash) },
         "epoch": header.epoch.0,
+        "validators": hex::encode(header.validators.0),
+        "nextValidators": hex::encode(header.next_validators.0),
         "seed": match header.seed {
             Seed::RoundRobin => None,
             Seed::Threshold(signature) => Some(hex::encode(signature.0)),
