@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
-use bpi_protocol::consensus::bls::{KeyError, Keys};
+use bpi_protocol::consensus::bls::{KeyError, Keys, Proved};
 use bpi_protocol::consensus::header::{Header, PohEnd};
 use bpi_protocol::consensus::ids::{ChainId, Epoch, Height, SetDigest, TimeMs, ValidatorIndex};
 use bpi_protocol::consensus::light;
@@ -265,7 +265,7 @@ impl Genesis {
             return Err(malformed(format!("name has to be 1 to {NAME_BYTES_MAX} visible ASCII characters")));
         }
         let first = Later { first_height: 0, validator: file.validator };
-        let mut periods: Vec<Period> = Vec::new();
+        let (mut periods, mut proved): (Vec<Period>, _) = (Vec::new(), Proved::default());
         for (epoch, later) in (0..).zip([first].into_iter().chain(file.epoch)) {
             if let Some(last) = periods.last()
                 && later.first_height <= last.first.0
@@ -273,7 +273,7 @@ impl Genesis {
                 let (this, last) = (later.first_height, last.first.0);
                 return Err(malformed(format!("an epoch of height {this} follows one of height {last}")));
             }
-            periods.push(period(path, Epoch(epoch), later)?);
+            periods.push(period(path, Epoch(epoch), later, &mut proved)?);
         }
         let Some(first) = periods.first() else { return Err(malformed("it has no validators".to_owned())) };
         if file.rules.inbox_overdue_blocks <= file.rules.inbox_lag_blocks {
@@ -320,7 +320,7 @@ impl Period {
     }
 }
 
-fn period(path: &Path, epoch: Epoch, later: Later) -> Result<Period, GenesisError> {
+fn period(path: &Path, epoch: Epoch, later: Later, proved: &mut Proved) -> Result<Period, GenesisError> {
     let Later { first_height, validator: members } = later;
     let malformed = |reason: String| GenesisError::Malformed { path: path.to_path_buf(), reason };
     if members.len() > VALIDATORS_MAX {
@@ -354,7 +354,10 @@ fn period(path: &Path, epoch: Epoch, later: Later) -> Result<Period, GenesisErro
         first_height,
         source,
     })?;
-    let keys =
-        Keys::new(&set).map_err(|source| GenesisError::Key { path: path.to_path_buf(), first_height, source })?;
+    let keys = Keys::of_proved(&set, proved).map_err(|source| GenesisError::Key {
+        path: path.to_path_buf(),
+        first_height,
+        source,
+    })?;
     Ok(Period { first: Height(first_height), set: Arc::new(set), keys: Arc::new(keys), peers, addresses, regions })
 }

@@ -397,10 +397,18 @@ impl<N: Network> Host<N> {
     }
 
     fn carry_out(&mut self, acts: Vec<Act>) -> Result<(), HostError> {
-        for act in acts {
+        let mut acts = acts.into_iter().peekable();
+        while let Some(act) = acts.next() {
             match act {
                 Act::Core(Effect::Persist(record)) => {
-                    let kept = Metrics::timed(&self.metrics.durable, || self.durable.persist(&record));
+                    // A certificate and the vote that follows from it are one write.
+                    let mut records = vec![record];
+                    while let Some(Act::Core(Effect::Persist(record))) =
+                        acts.next_if(|act| matches!(act, Act::Core(Effect::Persist(_))))
+                    {
+                        records.push(record);
+                    }
+                    let kept = Metrics::timed(&self.metrics.durable, || self.durable.persist_all(&records));
                     if let Err(error) = kept {
                         tracing::error!(%error, "a vote cannot be kept: nothing is signed any more");
                         self.trouble = Some(error.to_string());
