@@ -66,7 +66,7 @@ one() { # one TITLE COMMAND…: a check that is one test
 
 test_lint() {
   one "rustfmt" cargo fmt --all --check
-  one "clippy, warnings are errors" cargo clippy --locked --workspace --all-targets --profile ci -- -D warnings
+  one "clippy, warnings are errors" cargo clippy --locked --workspace --all-targets --features bpi-simulation/beacon --profile ci -- -D warnings
   if command -v cargo-deny >/dev/null; then
     one "cargo deny: licences, bans, sources" cargo deny --offline check licenses bans sources
   else
@@ -107,16 +107,16 @@ count_log() {
 test_unit() {
   local rc=0
   if cargo nextest --version >/dev/null 2>&1; then
-    one "build the unit tests" cargo nextest run --locked --cargo-profile ci --workspace --exclude bpi-tests --no-run
-    logged unit cargo nextest run --locked --cargo-profile ci --workspace --exclude bpi-tests --no-fail-fast \
+    one "build the unit tests" cargo nextest run --locked --cargo-profile ci --workspace --features bpi-simulation/beacon --exclude bpi-tests --no-run
+    logged unit cargo nextest run --locked --cargo-profile ci --workspace --features bpi-simulation/beacon --exclude bpi-tests --no-fail-fast \
       --status-level slow --final-status-level fail --no-tests pass || rc=$?
   else
-    one "build the unit tests" cargo test --locked --profile ci --workspace --exclude bpi-tests --no-run
-    logged unit cargo test --locked --profile ci --workspace --exclude bpi-tests --lib --bins --tests --no-fail-fast || rc=$?
+    one "build the unit tests" cargo test --locked --profile ci --workspace --features bpi-simulation/beacon --exclude bpi-tests --no-run
+    logged unit cargo test --locked --profile ci --workspace --features bpi-simulation/beacon --exclude bpi-tests --lib --bins --tests --no-fail-fast || rc=$?
   fi
   count_log unit "$rc"
   rc=0
-  logged doc cargo test --locked --profile ci --workspace --exclude bpi-tests --doc || rc=$?
+  logged doc cargo test --locked --profile ci --workspace --features bpi-simulation/beacon --exclude bpi-tests --doc || rc=$?
   count_log doc "$rc"
 }
 
@@ -170,7 +170,7 @@ test_sim() {
   logged sim sim_fresh "${BPI_SIM_SECONDS:-120}" || rc=$?
   # One line for each cluster size; a history that went wrong has a line of its own.
   PASSED=$((PASSED + $(grep -c ': no violation; ' "$LOG" || true)))
-  [ "$rc" -eq 0 ] || fail "sim: $(grep -m 1 '^seed ' "$LOG" || echo "the simulator ended with $rc")"
+  [ "$rc" -eq 0 ] || fail "sim: $(grep -m 1 -E '^(beacon, )?seed ' "$LOG" || echo "the simulator ended with $rc")"
 }
 
 test_fuzz() {
