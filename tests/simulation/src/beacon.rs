@@ -586,7 +586,7 @@ mod tests {
         for (seed, validators) in (0..12).map(|seed| (seed, 4)).chain([(0, 1), (1, 7)]) {
             let outcome = run(seed, validators);
             assert_eq!(outcome.violation, None, "seed {seed} of {validators}");
-            assert!(outcome.heights > 4 && (outcome.proofs > 0), "{outcome:?}");
+            assert!(outcome.heights >= HEIGHTS_AFTER && outcome.proofs > 0, "{outcome:?}");
         }
     }
 }
