@@ -298,8 +298,11 @@ impl Ceremonies {
     }
 
     /// What is to be said again, or now that a height is reached. To be called from time to time.
-    pub fn tick(&mut self, logged: Height) -> Vec<Said> {
-        let Some(running) = &mut self.running else { return Vec::new() };
+    ///
+    /// # Errors
+    /// As [`Ceremonies::hear`].
+    pub fn tick(&mut self, logged: Height) -> Result<Vec<Said>, CeremoniesError> {
+        let Some(running) = &mut self.running else { return Ok(Vec::new()) };
         let mut acts = running.ceremony.deal();
         if logged.next() >= running.calendar.close && !running.ceremony.is_included() {
             acts.extend(running.ceremony.close());
@@ -309,25 +312,31 @@ impl Ceremonies {
 
     /// A message of a member whose key the connection has shown.
     ///
+    /// The inner error, [`Refused`]: it changes nothing.
+    ///
     /// # Errors
-    /// [`Refused`]: it changes nothing.
-    pub fn hear(&mut self, from: &PublicKey, message: CeremonyMessage) -> Result<Vec<Said>, Refused> {
-        let Some(running) = &mut self.running else { return Err(Refused::Ceremony) };
-        let acts = running.ceremony.hear(from, message)?;
-        Ok(self.keep(acts))
+    /// [`CeremoniesError::Key`]: a dealing cannot be kept. The ceremony in memory has it and would acknowledge it when it is dealt again, so
+    /// this node has to end: after a start it has what the disk has.
+    pub fn hear(
+        &mut self,
+        from: &PublicKey,
+        message: CeremonyMessage,
+    ) -> Result<Result<Vec<Said>, Refused>, CeremoniesError> {
+        let Some(running) = &mut self.running else { return Ok(Err(Refused::Ceremony)) };
+        match running.ceremony.hear(from, message) {
+            Ok(acts) => self.keep(acts).map(Ok),
+            Err(refused) => Ok(Err(refused)),
+        }
     }
 
     /// Keeps what has to be kept, and says what is to be said after that.
-    fn keep(&mut self, acts: Vec<Act>) -> Vec<Said> {
+    fn keep(&mut self, acts: Vec<Act>) -> Result<Vec<Said>, CeremoniesError> {
         let mut said = Vec::new();
         for act in acts {
             match act {
                 Act::Keep { dealer, dealing } => {
-                    let journal = self.running.as_ref().and_then(|running| running.journal.as_ref());
-                    let kept = journal.map_or(Ok(()), |journal| journal.keep(&dealer, &dealing));
-                    if let Err(error) = kept {
-                        tracing::error!(%error, "a dealing cannot be kept, and is not acknowledged");
-                        break;
+                    if let Some(journal) = self.running.as_ref().and_then(|running| running.journal.as_ref()) {
+                        journal.keep(&dealer, &dealing)?;
                     }
                 }
                 Act::Send { to, message } => said.push(Said::To { member: to, message }),
@@ -338,7 +347,7 @@ impl Ceremonies {
                 }
             }
         }
-        said
+        Ok(said)
     }
 
     /// A log, to be carried by a header that this node proposes.

@@ -353,7 +353,7 @@ impl<N: Network> Host<N> {
                 }
             }
             Frame::Log { from: first, leaves } => self.take_leaves(from, first, leaves)?,
-            Frame::Ceremony(message) => self.hear_ceremony(from, message),
+            Frame::Ceremony(message) => self.hear_ceremony(from, message)?,
             Frame::DealerLog(log) => self.hear_log(from, log)?,
             Frame::DealerLogWanted { leaf } => {
                 if let Some(log) = self.ceremonies.find(&leaf)? {

@@ -41,7 +41,7 @@ impl<N: Network> Host<N> {
             return Ok(());
         }
         self.group_again_ms = now + AGAIN_MS;
-        let said = self.ceremonies.tick(self.logged.height);
+        let said = self.ceremonies.tick(self.logged.height)?;
         self.say(said);
         let tip = *self.replica.tip();
         if !self.lags() && !self.assembly.holds(tip.height) && now >= self.moved_ms.saturating_add(AGAIN_MS) {
@@ -145,11 +145,11 @@ impl<N: Network> Host<N> {
         }
     }
 
-    pub(super) fn hear_ceremony(&mut self, from: Peer, message: CeremonyMessage) {
+    pub(super) fn hear_ceremony(&mut self, from: Peer, message: CeremonyMessage) -> Result<(), HostError> {
         let mut heard = Err(Refused::Stranger { deed: "take part" });
         // A peer may have another key in the set to come.
         for key in self.keys_of(from) {
-            heard = self.ceremonies.hear(&key, message.clone());
+            heard = self.ceremonies.hear(&key, message.clone())?;
             if heard.is_ok() {
                 break;
             }
@@ -163,6 +163,7 @@ impl<N: Network> Host<N> {
                 self.network.blame(from, "ceremony");
             }
         }
+        Ok(())
     }
 
     pub(super) fn hear_log(&mut self, from: Peer, log: Vec<u8>) -> Result<(), HostError> {
