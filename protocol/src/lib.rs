@@ -17,6 +17,10 @@ pub mod envelope;
 pub mod evidence;
 pub mod explain;
 pub mod finality;
+#[cfg(feature = "frame")]
+pub mod frame;
+#[cfg(feature = "frame")]
+pub mod hop;
 pub mod key;
 pub mod log;
 pub mod receipt;

@@ -1,4 +1,4 @@
-"""Validators as processes of this machine: their folders, keys and genesis, and what they say of themselves."""
+"""Validators and the relays that they meet over, as processes of this machine: their folders, keys and genesis, and what they say of themselves."""
 import dataclasses
 import http.client
 import json
@@ -12,6 +12,8 @@ import urllib.request
 
 # How long a node may take to stop when it is asked to.
 STOP_S = 10
+# The trust domain of all of them.
+DOMAIN = "loopback.test"
 
 
 class ClusterError(Exception):
@@ -25,6 +27,20 @@ def free_ports(count):
     for each in sockets:
         each.close()
     return ports
+
+
+@dataclasses.dataclass
+class Relay:
+    """One relay."""
+    folder: pathlib.Path
+    config: pathlib.Path
+    port: int
+    status: int
+    process: subprocess.Popen = None
+
+    @property
+    def log(self):
+        return self.folder / "log"
 
 
 @dataclasses.dataclass
@@ -43,25 +59,33 @@ class Node:
 class Cluster:
     """So many validators that know each other, none of them running yet."""
 
-    def __init__(self, program, folder, count, block_ms=250, round_ms=1000, log_level="info", ceremony_heights=40, epochs=()):
-        """`epochs`: heights from which on the same validators vote as another set, which a ceremony has to give shares to before."""
-        self.program = str(program)
+    def __init__(self, programs, folder, count, relays=3, block_ms=250, round_ms=1000, log_level="info", ceremony_heights=40, epochs=()):
+        """`programs`: the folder of bpi-validator, bpi-relay and bpi-devnet-ca. `epochs`: heights from which on the same validators vote as another
+        set, which a ceremony has to give shares to before."""
+        self.programs = pathlib.Path(programs)
+        self.program = str(self.programs / "bpi-validator")
         self.folder = pathlib.Path(folder)
-        ports = free_ports(2 * count)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.ca = self.folder / "ca"
+        self.authority("init", "--dir", self.ca, "--domain", DOMAIN)
+        ports = free_ports(2 * relays + count)
+        self.relays = [self.make_relay(number, *ports[2 * number:2 * number + 2]) for number in range(relays)]
         self.nodes = []
         members = []
-        for number in range(count):
+        for number, api in enumerate(ports[2 * relays:]):
             node_folder = self.folder / f"v{number}"
-            node_folder.mkdir(parents=True)
+            node_folder.mkdir()
             config = node_folder / "validator.toml"
+            self.issue(f"validator/v{number}", node_folder / "svid.pem")
             config.write_text(
                 f'genesis = "../genesis.toml"\nkey_file = "validator.key"\npeer_key_file = "peer.key"\ndata_dir = "data"\n'
-                f'listen = "127.0.0.1:{ports[2 * number]}"\napi = "127.0.0.1:{ports[2 * number + 1]}"\nlog_level = "{log_level}"\n'
-                f"[timing]\nblock_ms = {block_ms}\nround_ms = {round_ms}\n")
-            self.nodes.append(Node(node_folder, config, ports[2 * number + 1]))
+                f'api = "127.0.0.1:{api}"\nlog_level = "{log_level}"\n'
+                f"[timing]\nblock_ms = {block_ms}\nround_ms = {round_ms}\n"
+                f'[identity]\nsvid_file = "svid.pem"\nbundle_file = "../ca/bundle.pem"\n'
+                + "".join(self.relay_entry(relay) for relay in range(relays)))
+            self.nodes.append(Node(node_folder, config, api))
             member = node_folder / "member.toml"
-            region = f"r{number % 3}"
-            member.write_text(self.say(config, "keygen", "--address", f"127.0.0.1:{ports[2 * number]}", "--region", region))
+            member.write_text(self.say(config, "keygen", "--region", f"r{number % 3}"))
             members.append(str(member))
         genesis = self.say(None, "genesis", "--name", "loopback", "--ceremony-heights", str(ceremony_heights), *members)
         for height in epochs:
@@ -70,6 +94,39 @@ class Cluster:
         (self.folder / "genesis.toml").write_text(genesis)
         for node in self.nodes:
             self.say(node.config, "init")
+
+    def authority(self, *words):
+        command = [str(self.programs / "bpi-devnet-ca"), *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        if done.returncode != 0:
+            raise ClusterError(f"bpi-devnet-ca {' '.join(map(str, words))}: {done.stderr.strip()}")
+
+    def issue(self, name, to, seconds=86400):
+        """An SVID, new or in place of the one that is there."""
+        self.authority("issue", "--dir", self.ca, "--id", f"spiffe://{DOMAIN}/{name}", "--seconds", seconds, "--to", to)
+
+    def make_relay(self, number, port, status):
+        folder = self.folder / f"r{number}"
+        folder.mkdir()
+        self.issue(f"relay/r{number}", folder / "svid.pem")
+        config = folder / "relay.toml"
+        config.write_text(
+            f'drain_s = 2\n[listen]\nudp = "127.0.0.1:{port}"\ntcp = "127.0.0.1:{port}"\nstatus = "127.0.0.1:{status}"\n'
+            f'[identity]\nsvid_file = "svid.pem"\nbundle_file = "../ca/bundle.pem"\n')
+        return Relay(folder, config, port, status)
+
+    def relay_entry(self, number):
+        return f'[[relay]]\nid = "spiffe://{DOMAIN}/relay/r{number}"\naddress = "127.0.0.1:{self.relays[number].port}"\n'
+
+    def start_relay(self, number):
+        relay = self.relays[number]
+        with relay.log.open("ab") as log:
+            command = [str(self.programs / "bpi-relay"), "--config", str(relay.config), "run"]
+            relay.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def start_relays(self):
+        for number in range(len(self.relays)):
+            self.start_relay(number)
 
     def say(self, config, *words):
         """What a subcommand prints."""
@@ -85,6 +142,7 @@ class Cluster:
             node.process = subprocess.Popen([self.program, "--config", str(node.config), "run"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def start_all(self):
+        self.start_relays()
         for number in range(len(self.nodes)):
             self.start(number)
 
@@ -105,13 +163,18 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 node.process.kill()
                 node.process.wait()
+        for relay in self.relays:
+            if relay.process and relay.process.poll() is None:
+                relay.process.kill()
+                relay.process.wait()
         return [node.process.returncode if node.process else None for node in self.nodes]
 
     def check_running(self):
-        for number, node in enumerate(self.nodes):
+        named = [(f"validator {number}", node) for number, node in enumerate(self.nodes)]
+        for name, node in named + [(f"relay {number}", relay) for number, relay in enumerate(self.relays)]:
             if node.process and node.process.poll() is not None:
                 tail = node.log.read_text(errors="replace").splitlines()[-3:]
-                raise ClusterError(f"validator {number} ended with {node.process.returncode}: {' / '.join(tail)}")
+                raise ClusterError(f"{name} ended with {node.process.returncode}: {' / '.join(tail)}")
 
     def ask(self, number, path, body=None, patience_s=5):
         """(status, text) of a request to a node's API; None while nobody answers."""

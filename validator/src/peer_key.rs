@@ -51,11 +51,6 @@ impl PeerKey {
         self.0.verifying_key().to_bytes()
     }
 
-    /// PKCS#8 DER (RFC 5958), for the TLS stack.
-    pub(crate) fn to_der(&self) -> Option<Zeroizing<Vec<u8>>> {
-        self.0.to_pkcs8_der().ok().map(|document| Zeroizing::new(document.as_bytes().to_vec()))
-    }
-
     /// A signature over `message` (RFC 8032).
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         ed25519_dalek::Signer::sign(&self.0, message).to_bytes()

@@ -1,46 +1,37 @@
-//! Whole nodes in one process, and what the network does with strangers.
+//! Whole nodes in one process.
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bpi_protocol::consensus::bls::{Keys, VerifyingKey};
 use bpi_protocol::consensus::header::{LogHead, Seed};
-use bpi_protocol::consensus::ids::{ChainId, Height};
+use bpi_protocol::consensus::ids::Height;
 use bpi_protocol::consensus::light::{LightProof, check_final};
-use bpi_protocol::consensus::message::{Body, Message};
 use bpi_protocol::consensus::scheme::PublicKey;
 use bpi_protocol::finality::Finality;
 use bpi_protocol::log::proof::Inclusion;
 use bpi_validator::beacon::seed::check_seed;
 use bpi_validator::beacon::share::ShareBook;
 use bpi_validator::contents::leaf::{Leaf, TenantId};
-use bpi_validator::core::{Core, Peer};
+use bpi_validator::core::Core;
 use bpi_validator::durable::Durable;
 use bpi_validator::durable::watermark::Watermark;
 use bpi_validator::keys::KeyFile;
 use bpi_validator::node::api::{self, Ask, Status};
 use bpi_validator::node::ceremonies::Ceremonies;
 use bpi_validator::node::config::Config;
-use bpi_validator::node::frame::{FRAME_BYTES_MAX, Frame};
 use bpi_validator::node::genesis::{ChainRules, Genesis, Member};
 use bpi_validator::node::host::{Host, Parts};
 use bpi_validator::node::metrics::Metrics;
-use bpi_validator::node::network::identity::Identity;
+use bpi_validator::node::network::Events;
 use bpi_validator::node::network::memory::{Hub, Memory, cluster};
-use bpi_validator::node::network::tls::{self, PeerAddress, Tls};
-use bpi_validator::node::network::{Event, Events, Network};
 use bpi_validator::node::schedule::Plan;
 use bpi_validator::node::{now_ms, run};
 use bpi_validator::peer_key::PeerKey;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
 
 /// What any of these takes on a slow day.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -72,7 +63,6 @@ fn site_with(
             public_key: hex::encode(key.public_key().0),
             possession: hex::encode(key.possession().0),
             peer_key: hex::encode(peer.public()),
-            address: None,
             weight: 1,
             region: (number % 2).to_string(),
         });
@@ -114,7 +104,7 @@ fn start(genesis: &Arc<Genesis>, config: &Config, (network, events): (Memory, Ev
             ceremonies: Ceremonies::open(&ceremonies, Arc::clone(&genesis), Some(Arc::clone(&key)), book).unwrap(),
             core: Core::validator(config.timing.into(), key, shares),
             peers: peers_of(&genesis),
-            peer_key: PeerKey::load(&config.peer_key_file).unwrap(),
+            peer_key: Arc::new(PeerKey::load(&config.peer_key_file).unwrap()),
             evidence: config.data_dir.join("evidence"),
             network: network.clone(),
             genesis,
@@ -398,107 +388,6 @@ fn the_validators_get_a_key_draw_their_proposers_hand_the_key_on_and_one_that_co
     assert_eq!([0, 1, 2, 3, 4].map(shares), [false, true, true, true, true]);
     let old = |number: usize| configs[number].data_dir.join("ceremonies/share-0.toml").exists();
     assert_eq!([1, 2, 3].map(old), [false; 3], "erased");
-}
-
-/// One end of TLS with a key of its own.
-struct End {
-    key: PeerKey,
-    _folder: tempfile::TempDir,
-}
-
-fn end() -> End {
-    let folder = tempfile::tempdir().unwrap();
-    let key = PeerKey::create(&folder.path().join("peer")).unwrap();
-    End { key, _folder: folder }
-}
-
-const CHAIN: ChainId = ChainId([3; 32]);
-
-/// Listens for `friend`; where, and what is heard.
-async fn listen(own: &End, friend: &End, tasks: &mut JoinSet<()>) -> (std::net::SocketAddr, Tls, Events, Arc<Metrics>) {
-    let peers = [PeerAddress { key: friend.key.public(), address: None, dial: false }];
-    let identity = Identity::new(&own.key, CHAIN, tls::numbered(&peers)).unwrap();
-    let metrics = Metrics::new();
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let (network, events) = tls::start(free, identity, &peers, Arc::clone(&metrics), tasks).await.unwrap();
-    (free, network, events, metrics)
-}
-
-type Stream = tokio_rustls::client::TlsStream<TcpStream>;
-
-/// Connects with this key, to whoever listens with that one.
-async fn connect(to: std::net::SocketAddr, own: &End, other: &End, chain: ChainId) -> io::Result<Stream> {
-    let known = BTreeMap::from([(other.key.public(), Peer(0))]);
-    let identity = Identity::new(&own.key, chain, known).unwrap();
-    let name = rustls::pki_types::ServerName::try_from("validator.invalid").unwrap();
-    let mut stream =
-        tokio_rustls::TlsConnector::from(identity.client).connect(name, TcpStream::connect(to).await?).await?;
-    // A server judges its client after the client's handshake: one that refuses closes.
-    let mut byte = [0];
-    match tokio::time::timeout(Duration::from_millis(300), stream.read(&mut byte)).await {
-        Err(_) => Ok(stream),
-        Ok(Ok(0)) => Err(io::Error::other("closed")),
-        Ok(Ok(_)) => Ok(stream),
-        Ok(Err(error)) => Err(error),
-    }
-}
-
-async fn next(events: &mut Events) -> Event {
-    tokio::time::timeout(PATIENCE, events.recv()).await.unwrap().unwrap()
-}
-
-#[tokio::test]
-async fn only_who_is_known_is_let_in_and_only_to_its_own_chain() {
-    let (own, friend, stranger) = (end(), end(), end());
-    let mut tasks = JoinSet::new();
-    let (at, network, mut events, _) = listen(&own, &friend, &mut tasks).await;
-    assert!(connect(at, &stranger, &own, CHAIN).await.is_err(), "nobody knows this key");
-    assert!(connect(at, &friend, &stranger, CHAIN).await.is_err(), "the friend looks for somebody else");
-    assert!(connect(at, &friend, &own, ChainId([4; 32])).await.is_err(), "another chain");
-    assert_eq!(network.connected(), 0);
-
-    let mut stream = connect(at, &friend, &own, CHAIN).await.unwrap();
-    assert!(matches!(next(&mut events).await, Event::Connected { peer: Peer(0) }));
-    let message = Message { height: Height(9), body: Body::Status };
-    stream.write_all(&Frame::Consensus(message.clone()).to_wire()).await.unwrap();
-    stream.flush().await.unwrap();
-    match next(&mut events).await {
-        Event::Frame { from: Peer(0), frame, .. } => assert_eq!(*frame, Frame::Consensus(message.clone())),
-        other => panic!("{other:?}"),
-    }
-    // A second connection of one peer takes the place of the first.
-    let mut second = connect(at, &friend, &own, CHAIN).await.unwrap();
-    let mut byte = [0];
-    assert_eq!(stream.read(&mut byte).await.unwrap_or(0), 0);
-    network.send(Peer(0), &Frame::Consensus(message));
-    assert!(second.read_u32().await.unwrap() as usize <= FRAME_BYTES_MAX);
-    assert_eq!(network.connected(), 1);
-}
-
-#[tokio::test]
-async fn nonsense_ends_a_connection_and_too_much_of_it_cuts_the_peer_off() {
-    let (own, friend) = (end(), end());
-    let mut tasks = JoinSet::new();
-    let (at, _network, mut events, metrics) = listen(&own, &friend, &mut tasks).await;
-    let too_long = (FRAME_BYTES_MAX as u32 + 1).to_be_bytes().to_vec();
-    let no_kind = [2u32.to_be_bytes().as_slice(), &[99, 0]].concat();
-    let mut refused = 0;
-    // Credit comes back while this runs, so some more than ten may be borne.
-    for nonsense in [too_long, no_kind].iter().cycle() {
-        let Ok(mut stream) = connect(at, &friend, &own, CHAIN).await else { break };
-        assert!(matches!(next(&mut events).await, Event::Connected { .. }));
-        refused += 1;
-        assert!(refused < 100, "a peer that sends nothing but nonsense is never cut off");
-        stream.write_all(nonsense).await.unwrap();
-        stream.flush().await.unwrap();
-        let mut byte = [0];
-        assert_eq!(stream.read(&mut byte).await.unwrap_or(0), 0, "closed");
-        assert!(matches!(next(&mut events).await, Event::Gone { .. }));
-    }
-    assert!(refused >= 10, "cut off after {refused}");
-    let text = metrics.text().unwrap();
-    let line = format!("bpi_validator_refused_total{{reason=\"malformed\"}} {refused}\n");
-    assert!(text.contains(&line), "{text}");
 }
 
 #[test]

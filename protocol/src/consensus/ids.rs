@@ -121,3 +121,11 @@ impl fmt::Display for ValidatorIndex {
         self.0.fmt(f)
     }
 }
+
+impl ChainId {
+    /// What frames of BPCI call the chain's network: its first eight bytes.
+    pub fn network(&self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
+}

@@ -1,10 +1,10 @@
 //! The one configuration file of a node: TOML in which an unknown field is refused, and every field but `genesis` has a default.
 
-use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use bpi_transport::config::{IdentityConfig, RelayConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::core::timing::Timing;
@@ -19,6 +19,8 @@ const FILE_BYTES_MAX: u64 = 256 * 1024;
 const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// Peers beyond the validators, at most.
 const OBSERVERS_MAX: usize = 64;
+/// Relays that a receipt tells of (bpi_protocol::frame::receipt).
+const RELAYS_PER_FRAME_MAX: usize = 8;
 /// Bounds of a block's time and of a round's, in ms.
 const BLOCK_MS: std::ops::RangeInclusive<u64> = 20..=60_000;
 const ROUND_MS: std::ops::RangeInclusive<u64> = 100..=600_000;
@@ -41,12 +43,19 @@ pub struct Config {
     /// Headers, votes and the log of receipts.
     #[serde(default = "defaults::data_dir")]
     pub data_dir: PathBuf,
-    /// Where peers connect to.
-    #[serde(default = "defaults::listen")]
-    pub listen: SocketAddr,
-    /// Where leaves are taken, proofs, metrics and health are given: for this host or a private network, it has no lock of its own.
-    #[serde(default = "defaults::api")]
-    pub api: SocketAddr,
+    /// The SVID that relays know this node by.
+    #[serde(default)]
+    pub identity: IdentityConfig,
+    /// Relays, those first that are preferred. Validators meet over those that they have in common.
+    #[serde(default)]
+    pub relay: Vec<RelayConfig>,
+    /// Relays that each frame goes over.
+    #[serde(default = "defaults::relays_per_frame")]
+    pub relays_per_frame: usize,
+    /// Where leaves are taken, proofs, metrics and health are given: an address of this host or a private network, or `unix:` and the path of a
+    /// socket. It has no lock of its own.
+    #[serde(default)]
+    pub api: ApiAddress,
     /// `off`, `error`, `warn`, `info`, `debug` or `trace`.
     #[serde(default = "defaults::log_level")]
     pub log_level: String,
@@ -59,15 +68,56 @@ pub struct Config {
     /// What may wait for a header.
     #[serde(default)]
     pub mempool: MempoolConfig,
-    /// Where validators listen, by peer key in hex, when the genesis does not say or is wrong.
-    #[serde(default)]
-    pub addresses: BTreeMap<String, String>,
     /// A file of the first layer's blocks, a line of JSON each, that the force-inclusion inbox is read from. Without one it is empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inbox_file: Option<PathBuf>,
     /// Peer keys in hex of nodes that follow this one without voting.
     #[serde(default)]
     pub observers: Vec<String>,
+}
+
+/// Where the API is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum ApiAddress {
+    /// TCP.
+    Tcp(SocketAddr),
+    /// A socket of this host, for its user and group.
+    Unix(PathBuf),
+}
+
+impl Default for ApiAddress {
+    fn default() -> Self {
+        Self::Tcp(SocketAddr::from(([127, 0, 0, 1], 7680)))
+    }
+}
+
+impl TryFrom<String> for ApiAddress {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some(path) if !path.is_empty() => Ok(Self::Unix(path.into())),
+            _ => text.parse().map(Self::Tcp).map_err(|_| {
+                format!("api = {text:?} is refused: it has to be an address and a port, or \"unix:\" and a path")
+            }),
+        }
+    }
+}
+
+impl From<ApiAddress> for String {
+    fn from(address: ApiAddress) -> Self {
+        address.to_string()
+    }
+}
+
+impl std::fmt::Display for ApiAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// Lengths in ms; the same at every node, or rounds do not meet.
@@ -111,7 +161,7 @@ impl Default for MempoolConfig {
 }
 
 mod defaults {
-    use super::{PathBuf, SocketAddr};
+    use super::PathBuf;
 
     pub fn key_file() -> PathBuf {
         "/etc/bpi/validator.key".into()
@@ -122,11 +172,8 @@ mod defaults {
     pub fn data_dir() -> PathBuf {
         "/var/lib/bpi/validator".into()
     }
-    pub fn listen() -> SocketAddr {
-        SocketAddr::from(([0, 0, 0, 0], 7600))
-    }
-    pub fn api() -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], 7680))
+    pub fn relays_per_frame() -> usize {
+        bpi_transport::spread::RELAYS_DEFAULT
     }
     pub fn log_level() -> String {
         "info".to_owned()
@@ -201,6 +248,10 @@ impl Config {
             *file = folder.join(&*file);
         }
         config.inbox_file = config.inbox_file.map(|file| folder.join(file));
+        config.identity.resolve(folder);
+        if let ApiAddress::Unix(path) = &mut config.api {
+            *path = folder.join(&*path);
+        }
         match config.fault() {
             Some((field, value, reason)) => Err(ConfigError::Field { path: path.to_path_buf(), field, value, reason }),
             None => Ok(config),
@@ -211,6 +262,7 @@ impl Config {
     fn fault(&self) -> Option<(&'static str, String, &'static str)> {
         let Self { timing, mempool, .. } = self;
         let is_key = |text: &String| text.len() == 64 && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
+        let relay_fault = bpi_transport::config::relays(&self.relay).err().map(|error| error.to_string());
         let key = "a peer key is 64 lower-case hexadecimal digits";
         [
             (
@@ -251,7 +303,24 @@ impl Config {
             ),
             (self.observers.len() <= OBSERVERS_MAX, "observers", self.observers.len().to_string(), "64 are the most"),
             (self.observers.iter().all(is_key), "observers", format!("{:?}", self.observers), key),
-            (self.addresses.keys().all(is_key), "addresses", format!("{:?}", self.addresses), key),
+            (
+                self.relay.is_empty() || self.identity.source().is_ok(),
+                "identity",
+                String::new(),
+                "relays need either `svid_file` and `bundle_file`, or `workload_api`",
+            ),
+            (
+                relay_fault.is_none(),
+                "relay",
+                relay_fault.unwrap_or_default(),
+                "it has to be the id of a relay, and a host and a port",
+            ),
+            (
+                (1..=RELAYS_PER_FRAME_MAX).contains(&self.relays_per_frame),
+                "relays_per_frame",
+                self.relays_per_frame.to_string(),
+                "it has to be 1 to 8",
+            ),
         ]
         .into_iter()
         .find(|(fine, ..)| !fine)
@@ -286,7 +355,13 @@ mod tests {
             ("genesis = \"g\"\n[mempool]\nleaves = 0", "mempool.leaves = 0"),
             ("genesis = \"g\"\n[mempool]\nleaves = 5", "mempool.leaves_per_tenant = 8192"),
             ("genesis = \"g\"\nobservers = [\"AB\"]", "observers"),
-            ("genesis = \"g\"\n[addresses]\nab = \"x:1\"", "addresses"),
+            ("genesis = \"g\"\napi = \"here\"", "api = \"here\""),
+            ("genesis = \"g\"\nrelays_per_frame = 0", "relays_per_frame = 0"),
+            ("genesis = \"g\"\n[[relay]]\nid = \"spiffe://d/relay/r\"\naddress = \"x:1\"", "svid_file"),
+            (
+                "genesis = \"g\"\n[identity]\nworkload_api = \"s\"\n[[relay]]\nid = \"spiffe://d/agent/r\"\naddress = \"x:1\"",
+                "role",
+            ),
         ] {
             let said = Config::parse(Path::new("/c"), text).unwrap_err().to_string();
             assert!(said.contains(wanted), "{text:?} gave {said:?}");

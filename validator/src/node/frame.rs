@@ -1,7 +1,7 @@
-//! What nodes send each other, and its bytes on a stream.
+//! What nodes send each other, and its bytes as a message of BPCI.
 //!
 //! ```text
-//! length 4 (of what follows) | kind 1 | body
+//! kind 1 | body
 //! ```
 
 use std::sync::Arc;
@@ -19,20 +19,15 @@ use crate::contents::dealings::LOGS_BYTES_MAX;
 use crate::contents::leaf::{LEAF_BYTES, Leaf, LeafHash};
 use crate::contents::lists::List;
 
-/// Bytes of the length before a frame.
-pub const LENGTH_BYTES: usize = 4;
 /// Leaves of one frame, at most.
 pub const LEAVES_MAX: usize = 1024;
-/// Longest frame without its length.
+/// Longest frame.
 pub const FRAME_BYTES_MAX: usize = {
     let contents = 1 + 32 + CONTENTS_BYTES_MAX;
     let leaves = 1 + 8 + 2 + LEAVES_MAX * LEAF_BYTES;
     let (message, larger) = (1 + MESSAGE_BYTES_MAX, if contents > leaves { contents } else { leaves });
     if larger > message { larger } else { message }
 };
-
-/// A frame as it goes over a stream. Some hold a secret for their receiver, so all are wiped.
-pub type Wire = Arc<Zeroizing<Vec<u8>>>;
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,11 +107,11 @@ impl Frame {
         }
     }
 
-    /// As it goes over a stream, length and all.
-    pub fn to_wire(&self) -> Wire {
+    /// Its bytes. Some frames hold a secret for their receiver, so all are wiped.
+    pub fn to_message(&self) -> Arc<Zeroizing<Vec<u8>>> {
         // Not through a writer, which would leave copies of a dealing behind.
         if let Self::Ceremony(message) = self {
-            return wire(7, &message.to_bytes());
+            return message_of(7, &message.to_bytes());
         }
         let mut out = Writer::new();
         match self {
@@ -134,14 +129,14 @@ impl Frame {
         };
         let body = out.done();
         let (kind, rest) = body.split_first().map_or((0, &body[..]), |(kind, rest)| (*kind, rest));
-        wire(kind, rest)
+        message_of(kind, rest)
     }
 
-    /// Reads a frame without its length.
+    /// Reads a frame.
     ///
     /// # Errors
     /// [`BytesError`] for what is none.
-    pub fn from_body(bytes: &[u8]) -> Result<Self, BytesError> {
+    pub fn from_message(bytes: &[u8]) -> Result<Self, BytesError> {
         let mut reader = Reader::new(bytes);
         let frame = match reader.u8()? {
             0 => return Message::from_bytes(&bytes[1..]).map(Self::Consensus),
@@ -172,12 +167,11 @@ impl Frame {
     }
 }
 
-fn wire(kind: u8, rest: &[u8]) -> Wire {
-    let mut wire = Zeroizing::new(Vec::with_capacity(LENGTH_BYTES + 1 + rest.len()));
-    wire.extend_from_slice(&(1 + rest.len() as u32).to_be_bytes());
-    wire.push(kind);
-    wire.extend_from_slice(rest);
-    Arc::new(wire)
+fn message_of(kind: u8, rest: &[u8]) -> Arc<Zeroizing<Vec<u8>>> {
+    let mut message = Zeroizing::new(Vec::with_capacity(1 + rest.len()));
+    message.push(kind);
+    message.extend_from_slice(rest);
+    Arc::new(message)
 }
 
 fn write_leaves<'a>(out: &'a mut Writer, leaves: &[Leaf]) -> &'a mut Writer {
@@ -212,14 +206,13 @@ mod tests {
             Frame::Log { from: 5, leaves },
         ];
         for frame in frames {
-            let wire = frame.to_wire();
-            let body = &wire[LENGTH_BYTES..];
-            assert_eq!(wire[..LENGTH_BYTES], (body.len() as u32).to_be_bytes());
+            let body = frame.to_message();
+            let body = body.as_slice();
             assert!(body.len() <= FRAME_BYTES_MAX);
-            assert_eq!(Frame::from_body(body), Ok(frame.clone()), "{}", frame.name());
-            assert!(Frame::from_body(&body[..body.len() - 1]).is_err(), "{}", frame.name());
-            assert!(Frame::from_body(&[body, &[0]].concat()).is_err(), "{}", frame.name());
+            assert_eq!(Frame::from_message(body), Ok(frame.clone()), "{}", frame.name());
+            assert!(Frame::from_message(&body[..body.len() - 1]).is_err(), "{}", frame.name());
+            assert!(Frame::from_message(&[body, &[0]].concat()).is_err(), "{}", frame.name());
         }
-        assert!(Frame::from_body(&[]).is_err() && Frame::from_body(&[99]).is_err());
+        assert!(Frame::from_message(&[]).is_err() && Frame::from_message(&[99]).is_err());
     }
 }

@@ -12,7 +12,6 @@
 //! public_key = "<96 bytes in hex>"
 //! possession = "<48 bytes in hex>"
 //! peer_key = "<32 bytes in hex>"
-//! address = "10.0.0.1:7600"
 //! weight = 1
 //!
 //! [[epoch]]                    # later sets, each whole
@@ -103,9 +102,6 @@ pub struct Member {
     pub possession: String,
     /// The Ed25519 key of its connections, 32 bytes in hex.
     pub peer_key: String,
-    /// Where it listens, `host:port`; a node's configuration may know better.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub address: Option<String>,
     /// Share of proposals.
     #[serde(default = "one")]
     pub weight: u16,
@@ -215,8 +211,6 @@ pub struct Period {
     pub keys: Arc<Keys>,
     /// The peer key of each.
     pub peers: Vec<[u8; 32]>,
-    /// Where each listens, by the file.
-    pub addresses: Vec<Option<String>>,
     /// Where each stands, by the file.
     pub regions: Vec<String>,
 }
@@ -327,7 +321,7 @@ fn period(path: &Path, epoch: Epoch, later: Later, proved: &mut Proved) -> Resul
         let source = SetError::Large { count: members.len() };
         return Err(GenesisError::Set { path: path.to_path_buf(), first_height, source });
     }
-    let (mut validators, mut peers, mut addresses, mut regions) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut validators, mut peers, mut regions) = (Vec::new(), Vec::new(), Vec::new());
     for (index, member) in members.into_iter().enumerate() {
         let bytes = |name: &str, text: &str, out: &mut [u8]| {
             hex::decode_to_slice(text, out).map_err(|_| {
@@ -346,7 +340,6 @@ fn period(path: &Path, epoch: Epoch, later: Later, proved: &mut Proved) -> Resul
         }
         validators.push(Validator { key: PublicKey(key), possession: Signature(possession), weight: member.weight });
         peers.push(peer);
-        addresses.push(member.address);
         regions.push(member.region);
     }
     let set = ValidatorSet::new(epoch, validators).map_err(|source| GenesisError::Set {
@@ -359,5 +352,5 @@ fn period(path: &Path, epoch: Epoch, later: Later, proved: &mut Proved) -> Resul
         first_height,
         source,
     })?;
-    Ok(Period { first: Height(first_height), set: Arc::new(set), keys: Arc::new(keys), peers, addresses, regions })
+    Ok(Period { first: Height(first_height), set: Arc::new(set), keys: Arc::new(keys), peers, regions })
 }

@@ -97,7 +97,7 @@ pub struct Parts<N> {
     /// The key of each peer, by number.
     pub peers: Vec<[u8; 32]>,
     /// Signs checkpoints.
-    pub peer_key: PeerKey,
+    pub peer_key: Arc<PeerKey>,
     /// Where proofs of equivocation go.
     pub evidence: PathBuf,
     /// The figures.
@@ -120,7 +120,7 @@ pub struct Host<N> {
     ticking: Ticking,
     network: N,
     peers: Vec<[u8; 32]>,
-    peer_key: PeerKey,
+    peer_key: Arc<PeerKey>,
     evidence: PathBuf,
     metrics: Arc<Metrics>,
     timer: Option<Due>,

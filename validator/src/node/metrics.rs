@@ -41,6 +41,8 @@ pub struct Metrics {
     pub epoch: Gauge,
     /// Peers connected.
     pub peers: Gauge,
+    /// Relays that are connected.
+    pub relays: Gauge,
     /// Leaves that wait.
     pub mempool: Gauge,
     /// Tenants that have leaves waiting.
@@ -91,6 +93,7 @@ impl Metrics {
         let (height, round) = (gauge("height", "Last final height"), gauge("round", "Round of the height in progress"));
         let epoch = gauge("epoch", "Epoch of the last header");
         let peers = gauge("peers", "Peers connected");
+        let relays = gauge("relays", "Relays connected");
         let mempool = gauge("mempool_leaves", "Leaves that wait for a header");
         let tenants = gauge("mempool_tenants", "Tenants that have leaves waiting");
         let inbox_lag = gauge("inbox_lag_blocks", "Blocks of the first layer between what is known and what is served");
@@ -128,6 +131,7 @@ impl Metrics {
             round,
             epoch,
             peers,
+            relays,
             mempool,
             tenants,
             inbox_lag,

@@ -1,14 +1,16 @@
 //! Puts a node together, and takes it apart again.
 
 use std::io;
-use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bpi_protocol::consensus::ids::Height;
 use bpi_protocol::consensus::scheme::PublicKey;
-use tokio::net::TcpListener;
+use bpi_transport::config::relays;
+use bpi_transport::mesh::Setup;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -16,14 +18,13 @@ use tokio::task::JoinSet;
 
 use super::api;
 use super::ceremonies::{Ceremonies, CeremoniesError};
-use super::config::{Config, ConfigError};
+use super::config::{ApiAddress, Config, ConfigError};
 use super::genesis::{Genesis, GenesisError};
 use super::host::{Host, HostError, Parts};
 use super::inbox_source::InboxSource;
 use super::metrics::Metrics;
 use super::network::Events;
-use super::network::identity::Identity;
-use super::network::tls::{self, PeerAddress, Tls};
+use super::network::bpci::{self, Bpci};
 use super::schedule::Plan;
 use crate::beacon::share::ShareBook;
 use crate::contents::application::Application;
@@ -91,15 +92,15 @@ pub enum RunError {
     #[error("could not listen at {address}: {source}; correct `{field}`, or end what listens there")]
     Listen {
         /// Where.
-        address: SocketAddr,
+        address: ApiAddress,
         /// Which field says so.
         field: &'static str,
         /// What the kernel said.
         source: io::Error,
     },
-    /// TLS.
-    #[error("TLS cannot be set up with the peer key: {0}")]
-    Tls(#[from] rustls::Error),
+    /// Relays.
+    #[error("relays cannot be connected to: {0}")]
+    Relays(#[from] bpi_transport::config::ConfigError),
     /// Threads, signals.
     #[error("could not {deed}: {source}")]
     Io {
@@ -125,7 +126,7 @@ impl RunError {
             Self::Inbox(_) => "BV0307",
             Self::Ceremonies(_) => "BV0308",
             Self::Listen { .. } => "BV0401",
-            Self::Tls(_) => "BV0402",
+            Self::Relays(_) => "BV0402",
             Self::Io { .. } => "BV0403",
             Self::Host(_) => "BV0404",
         }
@@ -203,9 +204,8 @@ pub fn run(config: Config, may_init: bool) -> Result<(), RunError> {
     };
     let ceremonies = Ceremonies::open(&config.data_dir.join("ceremonies"), Arc::clone(&genesis), key, book)?;
     let peers = peers(&config, &genesis, &peer_key.public());
-    let identity = Identity::new(&peer_key, genesis.chain, tls::numbered(&peers))?;
+    let peer_key = Arc::new(peer_key);
     let evidence = config.data_dir.join("evidence");
-    let numbers = peers.iter().map(|peer| peer.key).collect();
 
     let failed = |deed| move |source| RunError::Io { deed, source };
     let runtime = Builder::new_current_thread().enable_all().build().map_err(failed("start the network's thread"))?;
@@ -213,7 +213,8 @@ pub fn run(config: Config, may_init: bool) -> Result<(), RunError> {
     let (asks, asked) = mpsc::channel(api::ASKS_MAX);
     runtime.block_on(async {
         let mut tasks = JoinSet::new();
-        let (network, events) = listen(&config, identity, &peers, &metrics, &mut tasks).await?;
+        let signer = Arc::clone(&peer_key);
+        let (network, events) = connect(&config, &genesis, signer, &peers, &metrics, &mut tasks).await?;
         serve_api(&config, asks, &metrics, stopped.clone(), &mut tasks).await?;
         let parts = Parts {
             genesis,
@@ -225,7 +226,7 @@ pub fn run(config: Config, may_init: bool) -> Result<(), RunError> {
             ceremonies,
             core,
             network,
-            peers: numbers,
+            peers,
             peer_key,
             evidence,
             metrics,
@@ -273,7 +274,7 @@ async fn tasks_end(over: impl Future<Output = Result<(), tokio::time::error::Ela
 }
 
 fn work(
-    parts: Parts<Tls>,
+    parts: Parts<Bpci>,
     events: Events,
     asked: mpsc::Receiver<api::Ask>,
     stopped: watch::Receiver<bool>,
@@ -321,41 +322,42 @@ pub fn open_contents(
     }
 }
 
-/// Everybody of every set but this node, then the observers. Of two validators the one with the smaller key connects; an observer to all.
-fn peers(config: &Config, genesis: &Genesis, own: &[u8; 32]) -> Vec<PeerAddress> {
-    let is_validator = genesis.periods.iter().any(|period| period.peers.contains(own));
-    let mut peers: Vec<PeerAddress> = Vec::new();
-    for period in &genesis.periods {
-        for (key, address) in period.peers.iter().zip(&period.addresses) {
-            let address = config.addresses.get(&hex::encode(key)).or(address.as_ref()).cloned();
-            match peers.iter_mut().find(|peer| peer.key == *key) {
-                // The later epoch knows better.
-                Some(known) => known.address = address.or(known.address.take()),
-                None if key != own => {
-                    peers.push(PeerAddress { key: *key, address, dial: !is_validator || own < key });
-                }
-                None => {}
-            }
-        }
-    }
+/// Everybody of every set but this node, then the observers, by their keys.
+fn peers(config: &Config, genesis: &Genesis, own: &[u8; 32]) -> Vec<[u8; 32]> {
     let observers = config.observers.iter().filter_map(|text| <[u8; 32]>::try_from(hex::decode(text).ok()?).ok());
-    for key in observers {
-        if key != *own && peers.iter().all(|peer| peer.key != key) {
-            peers.push(PeerAddress { key, address: None, dial: false });
+    let mut peers: Vec<[u8; 32]> = Vec::new();
+    for key in genesis.periods.iter().flat_map(|period| period.peers.iter().copied()).chain(observers) {
+        if key != *own && !peers.contains(&key) {
+            peers.push(key);
         }
     }
     peers
 }
 
-async fn listen(
+/// Begins to connect to relays. A chain of one validator needs none.
+async fn connect(
     config: &Config,
-    identity: Identity,
-    peers: &[PeerAddress],
+    genesis: &Genesis,
+    signer: Arc<PeerKey>,
+    peers: &[[u8; 32]],
     metrics: &Arc<Metrics>,
     tasks: &mut JoinSet<()>,
-) -> Result<(Tls, Events), RunError> {
-    let started = tls::start(config.listen, identity, peers, Arc::clone(metrics), tasks).await;
-    started.map_err(|source| RunError::Listen { address: config.listen, field: "listen", source })
+) -> Result<(Bpci, Events), RunError> {
+    let identity = match config.relay.is_empty() {
+        false => Some(config.identity.start(tasks).await?),
+        true => None,
+    };
+    let setup = Setup {
+        identity,
+        signer,
+        network: genesis.chain.network(),
+        relays: relays(&config.relay)?,
+        relays_per_frame: config.relays_per_frame,
+        allowed: Some(peers.iter().copied().collect()),
+        sessions_max: 4 * peers.len().max(1),
+        subscribe: false,
+    };
+    Ok(bpci::start(setup, peers, Arc::clone(metrics), tasks))
 }
 
 async fn serve_api(
@@ -365,19 +367,40 @@ async fn serve_api(
     mut stopped: watch::Receiver<bool>,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), RunError> {
-    let refused = |source| RunError::Listen { address: config.api, field: "api", source };
-    let listener = TcpListener::bind(config.api).await.map_err(refused)?;
+    let refused = |source| RunError::Listen { address: config.api.clone(), field: "api", source };
     let router = api::router(asks, Arc::clone(metrics));
-    tasks.spawn(async move {
-        let served = axum::serve(listener, router).with_graceful_shutdown(async move {
-            // Either it is to stop, or nobody is left to say so.
-            let _ = stopped.wait_for(|stop| *stop).await;
-        });
-        if let Err(error) = served.await {
-            tracing::error!(%error, "the API has ended");
+    let stop = async move {
+        // Either it is to stop, or nobody is left to say so.
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    match &config.api {
+        ApiAddress::Tcp(address) => {
+            let listener = TcpListener::bind(address).await.map_err(refused)?;
+            tasks.spawn(serve(axum::serve(listener, router).with_graceful_shutdown(stop).into_future()));
         }
-    });
+        ApiAddress::Unix(path) => {
+            let listener = bind_socket(path).map_err(refused)?;
+            tasks.spawn(serve(axum::serve(listener, router).with_graceful_shutdown(stop).into_future()));
+        }
+    }
     Ok(())
+}
+
+async fn serve(served: impl Future<Output = io::Result<()>>) {
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the API has ended");
+    }
+}
+
+/// A socket for this user and its group. One that a node before has left, which nobody answers at, is taken away.
+fn bind_socket(path: &Path) -> io::Result<UnixListener> {
+    let left = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    if left && std::os::unix::net::UnixStream::connect(path).is_err() {
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    Ok(listener)
 }
 
 fn start_log(level: &str) {

@@ -36,7 +36,7 @@ Environment:
   BPI_VALIDATOR_CONFIG            configuration file, when --config is not given
 
 Examples:
-  bpi-validator --config a/validator.toml keygen --address 10.0.0.1:7600 > a/member.toml
+  bpi-validator --config a/validator.toml keygen > a/member.toml
   bpi-validator genesis --name devnet a/member.toml b/member.toml > genesis.toml
   bpi-validator --config a/validator.toml init       make the data directory
   bpi-validator --config a/validator.toml run

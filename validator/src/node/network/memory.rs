@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::{Event, Events, Network};
 use crate::core::Peer;
-use crate::node::frame::{Frame, LENGTH_BYTES};
+use crate::node::frame::Frame;
 
 /// Events that wait at a node, at most.
 const EVENTS_MAX: usize = 4096;
@@ -74,8 +74,7 @@ impl Memory {
 
 impl Network for Memory {
     fn send(&self, to: Peer, frame: &Frame) {
-        let wire = frame.to_wire();
-        let Ok(frame) = Frame::from_body(&wire[LENGTH_BYTES..]) else { return };
+        let Ok(frame) = Frame::from_message(&frame.to_message()) else { return };
         self.hub.put(to.0, Event::Frame { from: Peer(self.me), frame: Box::new(frame), room: None });
     }
 

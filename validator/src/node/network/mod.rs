@@ -1,13 +1,11 @@
-//! How a node reaches its peers: a trait, over TLS between hosts ([`tls`]) and in memory between nodes of one process ([`memory`]).
+//! How a node reaches its peers: a trait, over relays between hosts ([`bpci`]) and in memory between nodes of one process ([`memory`]).
 //!
 //! Always true: sending never waits; what a peer does not take is dropped, oldest first, and counted; what a peer has sent and nobody has
 //! looked at is bounded by bytes. Consensus bears loss, and says again what matters.
 
-pub mod identity;
+pub mod bpci;
 pub mod memory;
-mod outbox;
 pub mod score;
-pub mod tls;
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
@@ -26,7 +24,7 @@ pub enum Event {
         /// Room in the peer's budget, given back when the frame has been looked at.
         room: Option<OwnedSemaphorePermit>,
     },
-    /// A peer is connected (again).
+    /// What is sent to a peer now comes; what was sent to an earlier life of its process may not have.
     Connected {
         /// Who.
         peer: Peer,

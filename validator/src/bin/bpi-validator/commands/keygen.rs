@@ -19,9 +19,6 @@ use crate::output::print;
 Nothing is overwritten. The watermark says how far the key has spoken; without it, or with an old copy of it, the key must never be used."
 )]
 pub(crate) struct Arguments {
-    /// Where peers reach this node
-    #[arg(long, value_name = "HOST:PORT")]
-    address: Option<String>,
     /// Share of proposals
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     weight: u16,
@@ -38,7 +35,6 @@ pub(crate) fn run(arguments: &Arguments, config: &Config) -> Result<(), Failure>
         public_key: hex::encode(key.public_key().0),
         possession: hex::encode(key.possession().0),
         peer_key: hex::encode(peer.public()),
-        address: arguments.address.clone(),
         weight: arguments.weight,
         region: arguments.region.clone(),
     };

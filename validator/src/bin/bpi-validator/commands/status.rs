@@ -2,9 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use bpi_validator::node::config::Config;
+use bpi_validator::node::config::{ApiAddress, Config};
 use clap::Args;
 
 use crate::failure::Failure;
@@ -41,9 +42,22 @@ pub(crate) fn run(arguments: &Arguments, config: &Config) -> Result<(), Failure>
 
 /// The body of an answer, over HTTP/1.0: it ends with the connection.
 fn get(config: &Config, path: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&config.api, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nhost: {}\r\n\r\n", config.api)?;
+    match &config.api {
+        ApiAddress::Tcp(address) => {
+            let stream = TcpStream::connect_timeout(address, PATIENCE)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            ask(stream, path)
+        }
+        ApiAddress::Unix(socket) => {
+            let stream = UnixStream::connect(socket)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            ask(stream, path)
+        }
+    }
+}
+
+fn ask(mut stream: impl Read + Write, path: &str) -> std::io::Result<String> {
+    write!(stream, "GET {path} HTTP/1.0\r\nhost: localhost\r\n\r\n")?;
     let mut answer = String::new();
     stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer)?;
     match answer.split_once("\r\n\r\n") {
