@@ -79,13 +79,13 @@ def cases(anchored):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--program", required=True, type=pathlib.Path, help="bpi-validator")
+    parser.add_argument("--programs", required=True, type=pathlib.Path, help="the folder of bpi-validator, bpi-relay and bpi-devnet-ca")
     parser.add_argument("--docklock", required=True, type=pathlib.Path, help="docklock")
     parser.add_argument("--fixture", required=True, type=pathlib.Path, help="receipts-fixture, which signs a receipt")
     arguments = parser.parse_args()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="bpi-anchor-"))
     subprocess.run([arguments.fixture, folder / "receipts"], check=True)
-    net = cluster.Cluster(arguments.program, folder / "net", 4)
+    net = cluster.Cluster(arguments.programs, folder / "net", 4)
     net.start_all()
     failed, passed = 0, 0
     try:

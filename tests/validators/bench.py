@@ -92,7 +92,7 @@ def measure(net, seconds, leaves_per_s):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--program", required=True, type=pathlib.Path, help="bpi-validator")
+    parser.add_argument("--programs", required=True, type=pathlib.Path, help="the folder of bpi-validator, bpi-relay and bpi-devnet-ca")
     parser.add_argument("--validators", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--leaves", type=float, default=100, help="leaves a second")
@@ -100,7 +100,7 @@ def main():
     parser.add_argument("--format", choices=["text", "json"], default="text")
     arguments = parser.parse_args()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="bpi-validators-"))
-    net = cluster.Cluster(arguments.program, folder, arguments.validators, block_ms=arguments.block_ms, log_level="debug", ceremony_heights=CEREMONY)
+    net = cluster.Cluster(arguments.programs, folder, arguments.validators, block_ms=arguments.block_ms, log_level="debug", ceremony_heights=CEREMONY)
     try:
         found = measure(net, arguments.seconds, arguments.leaves)
     except cluster.ClusterError as error:

@@ -138,7 +138,7 @@ class Storm:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--program", required=True, type=pathlib.Path, help="bpi-validator")
+    parser.add_argument("--programs", required=True, type=pathlib.Path, help="the folder of bpi-validator, bpi-relay and bpi-devnet-ca")
     parser.add_argument("--validators", type=int, default=9)
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of what is killed when")
@@ -147,7 +147,7 @@ def main():
     folder = pathlib.Path(tempfile.mkdtemp(prefix="bpi-storm-"))
     say = lambda text: print(text, flush=True)  # noqa: E731
     say(f"   {arguments.validators} validators, {arguments.seconds:.0f} s of kill -9, seed {arguments.seed}")
-    net = cluster.Cluster(arguments.program, folder, arguments.validators, epochs=range(EPOCH_HEIGHTS, 100 * EPOCH_HEIGHTS, EPOCH_HEIGHTS))
+    net = cluster.Cluster(arguments.programs, folder, arguments.validators, epochs=range(EPOCH_HEIGHTS, 100 * EPOCH_HEIGHTS, EPOCH_HEIGHTS))
     storm = Storm(net, arguments.seed)
     try:
         storm.run(arguments.seconds, say)

@@ -4,4 +4,5 @@
 mod delivery;
 mod forgery;
 mod oracle;
+mod vectors;
 mod world;

@@ -19,6 +19,8 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::{sleep, timeout};
 
 const NAME: &str = "proxy.example";
+/// What takes longer never comes. It is long because machines that build are busy.
+const PATIENCE: Duration = Duration::from_secs(60);
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// A key and both ends of TLS with it.
@@ -113,7 +115,7 @@ impl Counting {
                 sleep(Duration::from_millis(2)).await;
             }
         };
-        timeout(Duration::from_secs(5), seen).await.unwrap_or_else(|_| panic!("{name} in {:?}", self.events));
+        timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("{name} in {:?}", self.events));
     }
 }
 
@@ -255,19 +257,18 @@ impl Echo {
     }
 }
 
-/// Sends a megabyte there and back.
+/// Sends 256 KiB there and back.
 async fn there_and_back(connection: &quinn::Connection) {
-    let sent: Vec<u8> = (0_u32..1 << 18).flat_map(|number| number.to_le_bytes()).collect();
+    let sent: Vec<u8> = (0_u32..1 << 16).flat_map(|number| number.to_le_bytes()).collect();
     let (mut send, mut receive) = connection.open_bi().await.unwrap();
     let writing = async {
         send.write_all(&sent).await.unwrap();
         send.finish().unwrap();
     };
-    let (back, ()) = timeout(Duration::from_secs(20), async {
-        tokio::join!(async { receive.read_to_end(1 << 20).await.unwrap() }, writing)
-    })
-    .await
-    .unwrap();
+    let (back, ()) =
+        timeout(PATIENCE, async { tokio::join!(async { receive.read_to_end(1 << 18).await.unwrap() }, writing) })
+            .await
+            .unwrap();
     assert!(back == sent, "what comes back is what was sent");
 }
 
@@ -279,7 +280,7 @@ async fn quic_runs_end_to_end_in_a_tunnel_of_http_3() {
     there_and_back(&connection).await;
     assert_eq!(tunnel.drops().too_large, 0);
     assert_eq!(proxy.host.dropped(DropReason::TooLarge), 0);
-    assert!(proxy.host.seen("Sent") > 1 << 20 && proxy.host.seen("Received") > 1 << 20);
+    assert!(proxy.host.seen("Sent") > 1 << 18 && proxy.host.seen("Received") > 1 << 18);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -366,7 +367,7 @@ async fn a_host_that_does_not_answer_is_not_waited_for() {
     assert!(matches!(slow, Err(MasqueError::Refused { status: 504, .. })), "{slow:?}");
     // Nor is a client that does not ask.
     let mut silent = proxy.connect_tcp().await;
-    assert!(matches!(timeout(Duration::from_secs(5), silent.read(&mut [0; 9])).await, Ok(Ok(0) | Err(_))));
+    assert!(matches!(timeout(PATIENCE, silent.read(&mut [0; 9])).await, Ok(Ok(0) | Err(_))));
 }
 
 #[tokio::test]
@@ -374,7 +375,7 @@ async fn a_silent_tunnel_ends() {
     let limits = Limits { idle: Duration::from_millis(150), ..Limits::default() };
     let proxy = Proxy::start(Counting::new(limits)).await;
     let tunnel = proxy.tunnel((Ipv4Addr::LOCALHOST, 9).into()).await;
-    let ended = timeout(Duration::from_secs(5), tunnel.ended()).await.unwrap();
+    let ended = timeout(PATIENCE, tunnel.ended()).await.unwrap();
     assert!(matches!(ended, MasqueError::Closed), "{ended:?}");
     proxy.host.sees(Event::Ended(End::Idle)).await;
     assert!(tunnel.send(b"late").await.is_err());
@@ -389,17 +390,26 @@ async fn a_tunnel_nobody_reads_keeps_no_more_than_its_bound() {
     let (_, from) = target.recv_from(&mut [0; 9]).await.unwrap();
     let bound = (256 << 10) + 1500;
     let flood = async {
-        while tunnel.drops().full < 1000 {
+        while tunnel.drops().full < 200 {
             target.send_to(&[7; 1200], from).await.unwrap();
             assert!(tunnel.queued().1 <= bound);
             tokio::task::yield_now().await;
         }
     };
-    timeout(Duration::from_secs(20), flood).await.unwrap();
+    timeout(PATIENCE, flood).await.unwrap();
     // It still works: what waited is read, and then what comes.
-    while timeout(Duration::from_millis(200), tunnel.receive()).await.is_ok() {}
-    target.send_to(b"after", from).await.unwrap();
-    assert_eq!(tunnel.receive().await.unwrap(), b"after".as_slice());
+    let after = async {
+        loop {
+            // Sent again and again, for it may be dropped as long as the flood lasts.
+            target.send_to(b"after", from).await.unwrap();
+            while let Ok(received) = timeout(Duration::from_millis(50), tunnel.receive()).await {
+                if received.unwrap() == b"after".as_slice() {
+                    return;
+                }
+            }
+        }
+    };
+    timeout(PATIENCE, after).await.unwrap();
 }
 
 #[tokio::test]
@@ -422,7 +432,7 @@ async fn a_client_that_takes_nothing_costs_the_proxy_no_more_than_its_bound() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(Duration::from_secs(20), flood).await.unwrap();
+    timeout(PATIENCE, flood).await.unwrap();
     // The queue, what is being written, the stream's room, and one datagram more.
     assert!(host.seen("Received") <= (32 << 10) + (17 << 10) + (4 << 10) + 1000, "{}", host.seen("Received"));
     drop(near);
@@ -441,8 +451,8 @@ async fn an_ended_connection_ends_its_tunnels_and_leaves_no_task() {
     let (endpoint, connection) = echo.connect(&tunnel).await;
     there_and_back(&connection).await;
     outer.close(quinn::VarInt::from_u32(0), b"enough");
-    assert!(matches!(timeout(Duration::from_secs(5), tunnel.ended()).await, Ok(MasqueError::Lost(_))));
-    timeout(Duration::from_secs(5), connection.closed()).await.unwrap();
+    assert!(matches!(timeout(PATIENCE, tunnel.ended()).await, Ok(MasqueError::Lost(_))));
+    timeout(PATIENCE, connection.closed()).await.unwrap();
     assert!(matches!(tunnel.receive().await, Err(MasqueError::Lost(_))));
     proxy.host.sees(Event::Ended(End::Lost)).await;
 
@@ -458,7 +468,7 @@ async fn an_ended_connection_ends_its_tunnels_and_leaves_no_task() {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    let gone = timeout(Duration::from_secs(10), gone).await;
+    let gone = timeout(PATIENCE, gone).await;
     assert!(gone.is_ok(), "{} tasks before, {} now", before, metrics.num_alive_tasks());
     assert_eq!(proxy.tasks.len(), 2);
 }
@@ -470,7 +480,7 @@ async fn asked(host: &Arc<Counting>, request: &[u8]) -> (String, Result<(), Masq
     near.write_all(request).await.unwrap();
     near.shutdown().await.unwrap();
     let mut answer = Vec::new();
-    timeout(Duration::from_secs(5), near.read_to_end(&mut answer)).await.unwrap().unwrap();
+    timeout(PATIENCE, near.read_to_end(&mut answer)).await.unwrap().unwrap();
     (String::from_utf8_lossy(&answer).into_owned(), served.await.unwrap())
 }
 
@@ -529,7 +539,7 @@ async fn raw(proxy: &Proxy, control: &[u8]) -> (quinn::Connection, quinn::SendSt
 const SETTINGS: [u8; 5] = [0, 4, 2, 0x33, 1];
 
 async fn code_of(connection: &quinn::Connection) -> u64 {
-    match timeout(Duration::from_secs(5), connection.closed()).await.unwrap() {
+    match timeout(PATIENCE, connection.closed()).await.unwrap() {
         quinn::ConnectionError::ApplicationClosed(close) => close.error_code.into_inner(),
         other => panic!("{other}"),
     }
@@ -575,12 +585,12 @@ async fn a_request_that_is_too_large_or_never_ends_is_answered_all_the_same() {
     // HEADERS of a gigabyte, of which nothing comes.
     let (mut send, mut receive) = connection.open_bi().await.unwrap();
     send.write_all(&[1, 0xc0, 0, 0, 0, 0x40, 0, 0, 0]).await.unwrap();
-    let answer = timeout(Duration::from_secs(5), receive.read_to_end(1000)).await.unwrap().unwrap();
+    let answer = timeout(PATIENCE, receive.read_to_end(1000)).await.unwrap().unwrap();
     assert!(answer.windows(3).any(|status| status == b"431"), "{answer:?}");
     // A byte, and then nothing.
     let (mut send, mut receive) = connection.open_bi().await.unwrap();
     send.write_all(&[1]).await.unwrap();
-    let ended = timeout(Duration::from_secs(5), receive.read_to_end(1000)).await.unwrap();
+    let ended = timeout(PATIENCE, receive.read_to_end(1000)).await.unwrap();
     assert!(
         matches!(ended, Err(quinn::ReadToEndError::Read(quinn::ReadError::Reset(code))) if code.into_inner() == 0x10d)
     );
@@ -618,6 +628,6 @@ async fn whatever_clients_send_others_are_served() {
     let target = UdpSocket::bind(LOOPBACK).await.unwrap();
     let tunnel = proxy.tunnel(target.local_addr().unwrap()).await;
     tunnel.send(b"still here").await.unwrap();
-    assert_eq!(timeout(Duration::from_secs(5), target.recv_from(&mut [0; 99])).await.unwrap().unwrap().0, 10);
+    assert_eq!(timeout(PATIENCE, target.recv_from(&mut [0; 99])).await.unwrap().unwrap().0, 10);
     assert_eq!(proxy.tasks.len(), 2);
 }
