@@ -106,7 +106,7 @@ struct Turns {
 impl Turns {
     fn new(distinct: bool) -> Self {
         let frames = (0..100).map(|number| frame(number * 10)).collect();
-        let prints = if distinct { 500_000 } else { 100 };
+        let prints = if distinct { 1_000_000 } else { 100 };
         let prints = (0..prints).map(|number: u32| Fingerprint::of(&number.to_be_bytes())).collect();
         Self { frames, prints, turn: 0 }
     }

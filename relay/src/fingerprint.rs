@@ -1,7 +1,7 @@
 //! Which frames were taken lately: two generations of digests, so that forgetting costs nothing and never stops the relay for long.
 //!
-//! A digest stands here only while a copy of its frame was handed to a live connection or lies in the store. So nobody can have a frame
-//! dropped as a duplicate by making the relay lose the first copy. What always holds: neither generation exceeds its count, and a digest is
+//! A digest stands here only after a copy of its frame was handed to a live connection (what waits, the store knows). So nobody can have a
+//! frame dropped as a duplicate by making the relay lose the first copy. What always holds: neither generation exceeds its count, and a digest is
 //! remembered for at most two periods. The digest covers the whole frame: over a part of it, a hostile relay could send a spoilt copy first.
 
 use std::collections::HashMap;
@@ -37,7 +37,7 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// Frames of which copies are on their way or in the store, by digest.
+/// Frames of which copies are on their way, by digest.
 #[derive(Debug)]
 pub struct Recent {
     young: HashMap<Fingerprint, u8, Seeded>,

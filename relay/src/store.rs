@@ -12,7 +12,7 @@ use bytes::Bytes;
 use crate::envelope::KeyId;
 use crate::fingerprint::Fingerprint;
 
-/// What an entry costs beside its frame: itself, its places in four trees, and the allocator's share.
+/// What an entry costs beside its frame: itself, its places in five trees, and the allocator's share.
 pub const ENTRY_BYTES: usize = 384;
 
 /// Bounds in bytes, and of time.
@@ -70,6 +70,7 @@ pub struct Store {
     by_key: BTreeSet<(KeyId, u64)>,
     by_sender: BTreeSet<(u64, u64)>,
     by_until: BTreeSet<(u64, u64)>,
+    prints: BTreeSet<Fingerprint>,
     key_bytes: BTreeMap<KeyId, usize>,
     sender_bytes: BTreeMap<u64, usize>,
 }
@@ -95,6 +96,7 @@ impl Store {
             by_key: BTreeSet::new(),
             by_sender: BTreeSet::new(),
             by_until: BTreeSet::new(),
+            prints: BTreeSet::new(),
             key_bytes: BTreeMap::new(),
             sender_bytes: BTreeMap::new(),
         }
@@ -105,7 +107,12 @@ impl Store {
         &self.bounds
     }
 
-    /// Keeps a frame until `expiry_s`, at most for as long as any. The digests of frames that went for it are added to `gone`.
+    /// True while a frame waits.
+    pub fn holds(&self, print: &Fingerprint) -> bool {
+        self.prints.contains(print)
+    }
+
+    /// Keeps a frame that does not wait yet until `expiry_s`, at most for as long as any. Gives how many went for it.
     /// `None`: it is larger than a bound and nothing was done.
     pub fn keep(
         &mut self,
@@ -113,7 +120,6 @@ impl Store {
         (key, sender, expiry_s): (KeyId, u64, u64),
         print: Fingerprint,
         frame: &[u8],
-        gone: &mut Vec<Fingerprint>,
     ) -> Option<Evicted> {
         let StoreBounds { key_bytes, sender_bytes, total_bytes, keep_s } = self.bounds;
         let cost = frame.len() + ENTRY_BYTES;
@@ -124,23 +130,24 @@ impl Store {
         // Each turn takes one entry away, so there are at most as many as entries; an empty count is below every bound.
         while self.sender_bytes(sender) + cost > sender_bytes {
             let Some(&(_, oldest)) = self.by_sender.range((sender, 0)..).next() else { break };
-            gone.extend(self.remove(oldest).map(|entry| entry.print));
+            self.remove(oldest);
             evicted.sender += 1;
         }
         while self.key_bytes(key) + cost > key_bytes {
             let Some(&(_, oldest)) = self.by_key.range((key, 0)..).next() else { break };
-            gone.extend(self.remove(oldest).map(|entry| entry.print));
+            self.remove(oldest);
             evicted.key += 1;
         }
         while self.bytes + cost > total_bytes {
             let Some((&oldest, _)) = self.entries.first_key_value() else { break };
-            gone.extend(self.remove(oldest).map(|entry| entry.print));
+            self.remove(oldest);
             evicted.total += 1;
         }
         let until_s = expiry_s.min(now_s.saturating_add(u64::from(keep_s)));
         let number = self.next;
         self.next += 1;
         self.entries.insert(number, Entry { key, sender, until_s, print, frame: Bytes::copy_from_slice(frame) });
+        self.prints.insert(print);
         self.by_key.insert((key, number));
         self.by_sender.insert((sender, number));
         self.by_until.insert((until_s, number));
@@ -150,34 +157,36 @@ impl Store {
         Some(evicted)
     }
 
-    /// Takes all frames of a key, oldest first. The digests of those that are too late are added to `gone` in place of their frames.
-    pub fn take(&mut self, now_s: u64, key: KeyId, gone: &mut Vec<Fingerprint>) -> Vec<Bytes> {
+    /// Takes all frames of a key, oldest first, with their digests; and says how many more there were whose time was up.
+    pub fn take(&mut self, now_s: u64, key: KeyId) -> (Vec<(Fingerprint, Bytes)>, u64) {
         let numbers: Vec<u64> = self.by_key.range((key, 0)..=(key, u64::MAX)).map(|(_, number)| *number).collect();
-        let mut frames = Vec::with_capacity(numbers.len());
+        let (mut frames, mut late) = (Vec::with_capacity(numbers.len()), 0);
         for entry in numbers.into_iter().filter_map(|number| self.remove(number)) {
             if entry.until_s > now_s {
-                frames.push(entry.frame);
+                frames.push((entry.print, entry.frame));
             } else {
-                gone.push(entry.print);
+                late += 1;
             }
         }
-        frames
+        (frames, late)
     }
 
-    /// Drops up to `count_max` frames whose time is up, and adds their digests to `gone`.
-    pub fn expire(&mut self, now_s: u64, count_max: usize, gone: &mut Vec<Fingerprint>) {
-        for _ in 0..count_max {
+    /// Drops up to `count_max` frames whose time is up, and says how many.
+    pub fn expire(&mut self, now_s: u64, count_max: usize) -> u64 {
+        let mut count = 0;
+        while count < count_max as u64 {
             match self.by_until.first() {
-                Some(&(until_s, number)) if until_s <= now_s => {
-                    gone.extend(self.remove(number).map(|entry| entry.print));
-                }
-                _ => return,
-            }
+                Some(&(until_s, number)) if until_s <= now_s => self.remove(number),
+                _ => break,
+            };
+            count += 1;
         }
+        count
     }
 
     fn remove(&mut self, number: u64) -> Option<Entry> {
         let entry = self.entries.remove(&number)?;
+        self.prints.remove(&entry.print);
         self.by_key.remove(&(entry.key, number));
         self.by_sender.remove(&(entry.sender, number));
         self.by_until.remove(&(entry.until_s, number));

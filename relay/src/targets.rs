@@ -5,7 +5,7 @@
 //! translation and tunnel prefixes (64:ff9b::/96, 2001::/23 with Teredo, 2002::/16) are refused, they lead to IPv4 addresses unseen.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use bpi_masque::is_public;

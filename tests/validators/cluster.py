@@ -125,8 +125,10 @@ class Cluster:
             relay.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def start_relays(self):
-        for number in range(len(self.relays)):
-            self.start_relay(number)
+        """Those that do not run."""
+        for number, relay in enumerate(self.relays):
+            if not relay.process or relay.process.poll() is not None:
+                self.start_relay(number)
 
     def say(self, config, *words):
         """What a subcommand prints."""

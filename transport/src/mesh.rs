@@ -116,6 +116,8 @@ pub struct Setup {
     pub relays: Vec<Relay>,
     /// Relays of each frame.
     pub relays_per_frame: usize,
+    /// How long a message is wanted before it counts as lost, in s.
+    pub wanted_s: u32,
     /// Who may open sessions; `None`: anybody.
     pub allowed: Option<BTreeSet<[u8; 32]>>,
     /// Sessions in each direction.
@@ -170,7 +172,12 @@ struct Ear {
 impl Mesh {
     /// Begins to connect. The tasks end when `tasks` is dropped.
     pub fn start(setup: Setup, tasks: &mut JoinSet<()>) -> (Self, mpsc::Receiver<Event>) {
-        let settings = Settings { network: setup.network, sessions_max: setup.sessions_max, allowed: setup.allowed };
+        let settings = Settings {
+            network: setup.network,
+            sessions_max: setup.sessions_max,
+            wanted_s: setup.wanted_s,
+            allowed: setup.allowed,
+        };
         let endpoint = Endpoint::new(Arc::clone(&setup.signer), settings, &mut UnwrapErr(SysRng));
         let ids: Vec<RelayId> = setup.relays.iter().map(|relay| relay_id(&relay.address.relay.to_string())).collect();
         let places = ids.iter().copied().zip(setup.relays.iter().map(|relay| relay.place.clone())).collect();

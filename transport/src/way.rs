@@ -396,7 +396,11 @@ impl Way {
         Err(DialError::Other { found: leaf.id.to_string(), wanted: self.address.relay.to_string() })
     }
 
-    async fn dial_quic(
+    /// Connects by QUIC and is welcomed: the link, and the stream that [`Link::run_quic`] wants.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub async fn dial_quic(
         &self,
         client: &Client,
     ) -> Result<(Arc<Link>, (quinn::SendStream, quinn::RecvStream)), DialError> {
@@ -423,7 +427,11 @@ impl Way {
         Ok((Link::over_quic(connection, Some(leaf)), (say, listen)))
     }
 
-    async fn dial_tls(
+    /// The same by TLS over TCP.
+    ///
+    /// # Errors
+    /// [`DialError`].
+    pub async fn dial_tls(
         &self,
         client: &Client,
     ) -> Result<(Arc<Link>, tokio_rustls::client::TlsStream<TcpStream>), DialError> {

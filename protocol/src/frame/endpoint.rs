@@ -34,6 +34,8 @@ pub struct Settings {
     pub network: u64,
     /// Sessions in each direction.
     pub sessions_max: usize,
+    /// How long a message is wanted before it counts as lost, in s, at most [`EXPIRY_S_MAX`](super::header::EXPIRY_S_MAX).
+    pub wanted_s: u32,
     /// Who may open sessions; nobody else. `None`: anybody who is signed.
     pub allowed: Option<BTreeSet<[u8; 32]>>,
 }
@@ -220,7 +222,7 @@ impl<S: Signer> Endpoint<S> {
         if self.outgoing.len() >= self.settings.sessions_max {
             return false;
         }
-        self.outgoing.insert(peer, Outgoing::new(peer));
+        self.outgoing.insert(peer, Outgoing::new(peer, self.settings.wanted_s.min(super::header::EXPIRY_S_MAX as u32)));
         true
     }
 
@@ -240,7 +242,7 @@ impl<S: Signer> Endpoint<S> {
         if !self.outgoing_of(to, now) {
             return out.push(lost(Lost::Peers));
         }
-        self.outgoing.get_mut(&to).into_iter().for_each(|outgoing| outgoing.add(tag, Arc::clone(&message), out));
+        self.outgoing.get_mut(&to).into_iter().for_each(|outgoing| outgoing.add(tag, Arc::clone(&message), now, out));
         self.advance(to, now, rng, out);
     }
 

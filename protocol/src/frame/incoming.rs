@@ -287,7 +287,7 @@ impl Incoming {
             session: self.session,
             phase: 0,
             seq: 0,
-            expiry_s: now.expiry_s(),
+            expiry_s: now.expiry_s(super::WANTED_S),
             fragment: 0,
             fragments: 1,
             payload_bytes: 0,

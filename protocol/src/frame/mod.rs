@@ -33,8 +33,8 @@ use zeroize::Zeroizing;
 
 use key::Prekey;
 
-/// How long a frame is wanted, in s.
-pub const WANTED_S: u64 = 60;
+/// How long a message is wanted unless settings say otherwise, in s.
+pub const WANTED_S: u32 = 60;
 
 /// A moment by both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +46,9 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// When a frame of now expires.
-    fn expiry_s(self) -> u32 {
-        u32::try_from(self.unix_s.saturating_add(WANTED_S)).unwrap_or(u32::MAX)
+    /// When a frame of now expires that is wanted for so long.
+    fn expiry_s(self, wanted_s: u32) -> u32 {
+        u32::try_from(self.unix_s.saturating_add(wanted_s.into())).unwrap_or(u32::MAX)
     }
 }
 
@@ -64,6 +64,8 @@ pub enum Lost {
     TooLong,
     /// No receipt of it has come for as long as frames are wanted: it may have come or not.
     Unacknowledged,
+    /// No session could be opened for as long as it was wanted: it has not come.
+    Late,
     /// There are more peers than may be.
     Peers,
 }

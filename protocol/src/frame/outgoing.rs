@@ -39,7 +39,7 @@ const PROBE_US_MIN: u64 = 10_000;
 const REORDER_FRAMES: u64 = 64;
 /// Frames that are sent again at a time.
 const PROBES: usize = 16;
-/// How often a prekey is asked for, in µs.
+/// How often a prekey is asked for until the session is open, in µs.
 const ASK_EVERY_US: u64 = 500_000;
 /// A session that nobody has used is forgotten, in µs.
 const IDLE_US_MAX: u64 = 600_000_000;
@@ -95,6 +95,15 @@ struct Flight {
 struct Sending {
     message: Message,
     frames: usize,
+    added_us: u64,
+}
+
+/// A message that has not been sealed in this session.
+#[derive(Debug)]
+struct Waiting {
+    tag: Tag,
+    message: Message,
+    added_us: u64,
 }
 
 enum State {
@@ -103,7 +112,15 @@ enum State {
     /// A prekey is needed.
     Keyless { asked_us: Option<u64> },
     /// The INIT is under way.
-    Opening { opening: Box<Opening>, session: SessionId, frame: Arc<[u8]>, since_us: u64, sent_us: u64, times: u32 },
+    Opening {
+        opening: Box<Opening>,
+        session: SessionId,
+        frame: Arc<[u8]>,
+        since_us: u64,
+        sent_us: u64,
+        times: u32,
+        asked_us: u64,
+    },
     /// Messages may go.
     Open(Box<Open>),
 }
@@ -132,16 +149,20 @@ pub(super) struct Outgoing {
     prekey: Option<Prekey>,
     /// The life of the peer's process that is known.
     instance: Option<[u8; 8]>,
-    waiting: VecDeque<(Tag, Message)>,
+    waiting: VecDeque<Waiting>,
+    /// How long a message is wanted, in s.
+    wanted_s: u32,
     waiting_bytes: usize,
     sending: BTreeMap<Tag, Sending>,
     round_trip: RoundTrip,
 }
 
 impl Outgoing {
-    pub fn new(identity: [u8; 32]) -> Self {
+    /// To a peer, with messages that are wanted for so many seconds.
+    pub fn new(identity: [u8; 32], wanted_s: u32) -> Self {
         Self {
             identity,
+            wanted_s,
             to: KeyId::of(&identity),
             state: State::Closed,
             prekey: None,
@@ -182,13 +203,13 @@ impl Outgoing {
     }
 
     /// Adds a message to what waits. The oldest that wait are lost when it is too much.
-    pub fn add(&mut self, tag: Tag, message: Message, out: &mut Vec<Effect>) {
+    pub fn add(&mut self, tag: Tag, message: Message, now: Moment, out: &mut Vec<Effect>) {
         self.waiting_bytes += message.len();
-        self.waiting.push_back((tag, message));
+        self.waiting.push_back(Waiting { tag, message, added_us: now.us });
         while self.waiting_bytes > WAITING_BYTES_MAX && self.waiting.len() > 1 {
-            let Some((tag, oldest)) = self.waiting.pop_front() else { break };
-            self.waiting_bytes -= oldest.len();
-            out.push(Effect::Lost { peer: self.identity, tag, why: Lost::TooMuch });
+            let Some(oldest) = self.waiting.pop_front() else { break };
+            self.waiting_bytes -= oldest.message.len();
+            out.push(Effect::Lost { peer: self.identity, tag: oldest.tag, why: Lost::TooMuch });
         }
         if matches!(self.state, State::Closed) {
             self.state = State::Keyless { asked_us: None };
@@ -209,25 +230,31 @@ impl Outgoing {
         true
     }
 
-    /// Learns of a prekey. True when it is a newer one.
+    /// Learns of a prekey. True when it is a newer one. What is being opened with an older one begins again: nobody may hold that any more.
     pub fn learn(&mut self, prekey: Prekey) -> bool {
-        let newer = self.prekey.is_none_or(|known| known.not_after_s < prekey.not_after_s || known.key != prekey.key);
+        let used = match &self.state {
+            State::Opening { opening, .. } => Some(*opening.prekey()),
+            State::Closed | State::Keyless { .. } | State::Open(_) => self.prekey,
+        };
+        let newer = used.is_none_or(|known| known.not_after_s <= prekey.not_after_s && known.key != prekey.key);
         if newer {
             self.prekey = Some(prekey);
+            if matches!(self.state, State::Opening { .. }) {
+                self.state = State::Keyless { asked_us: None };
+            }
         }
         newer
     }
 
     /// The peer's process began again: it knows of no session, and what it had not acknowledged is sent anew.
     pub fn restart(&mut self, instance: [u8; 8]) -> bool {
-        if self.instance == Some(instance) {
+        if self.instance.replace(instance) == Some(instance) || matches!(self.state, State::Closed) {
             return false;
         }
-        let known = self.instance.replace(instance).is_some();
-        if known && !matches!(self.state, State::Closed) {
+        if !matches!(self.state, State::Keyless { .. }) {
             self.again();
         }
-        known
+        true
     }
 
     /// Goes back to no session; what is under way waits again, in its order.
@@ -235,8 +262,9 @@ impl Outgoing {
         self.prekey = None;
         self.state = State::Keyless { asked_us: None };
         for (tag, sending) in std::mem::take(&mut self.sending).into_iter().rev() {
-            self.waiting_bytes += sending.message.len();
-            self.waiting.push_front((tag, sending.message));
+            let Sending { message, added_us, .. } = sending;
+            self.waiting_bytes += message.len();
+            self.waiting.push_front(Waiting { tag, message, added_us });
         }
     }
 
@@ -248,6 +276,7 @@ impl Outgoing {
         rng: &mut (impl CryptoRng + ?Sized),
         out: &mut Vec<Effect>,
     ) {
+        self.drop_late(now, out);
         if let State::Opening { since_us, .. } = &self.state
             && now.us.saturating_sub(*since_us) >= OPENING_US_MAX
         {
@@ -266,7 +295,12 @@ impl Outgoing {
             }
         }
         match &mut self.state {
-            State::Opening { frame, sent_us, times, .. } => {
+            State::Opening { frame, sent_us, times, asked_us, .. } => {
+                if now.us.saturating_sub(*asked_us) >= ASK_EVERY_US {
+                    // The peer may have begun again, with a prekey that a relay has by now.
+                    *asked_us = now.us;
+                    out.push(Effect::PrekeyWanted { peer: self.identity });
+                }
                 if now.us.saturating_sub(*sent_us) >= self.round_trip.probe_us(*times) {
                     *sent_us = now.us;
                     *times += 1;
@@ -286,6 +320,16 @@ impl Outgoing {
         }
     }
 
+    /// Gives up what has waited for longer than it is wanted.
+    fn drop_late(&mut self, now: Moment, out: &mut Vec<Effect>) {
+        let wanted_us = u64::from(self.wanted_s) * 1_000_000;
+        while self.waiting.front().is_some_and(|waiting| now.us.saturating_sub(waiting.added_us) > wanted_us) {
+            let Some(late) = self.waiting.pop_front() else { return };
+            self.waiting_bytes -= late.message.len();
+            out.push(Effect::Lost { peer: self.identity, tag: late.tag, why: Lost::Late });
+        }
+    }
+
     fn initiate(
         &mut self,
         (signer, instance): &(impl Signer, [u8; 8]),
@@ -297,13 +341,14 @@ impl Outgoing {
         let mut session = SessionId([0; 16]);
         let mut filled = &mut *rng;
         rand_core::Rng::fill_bytes(&mut filled, &mut session.0);
-        match handshake::initiate(signer, *instance, prekey, session, now.expiry_s(), rng) {
+        match handshake::initiate(signer, *instance, prekey, session, now.expiry_s(self.wanted_s), rng) {
             Ok((opening, frame)) => {
                 let frame: Arc<[u8]> = frame.into();
                 let transmitted = Arc::clone(&frame);
                 out.push(Effect::Transmit { to: self.to, peer: self.identity, frame: transmitted, again: false });
                 let opening = Box::new(opening);
-                self.state = State::Opening { opening, session, frame, since_us: now.us, sent_us: now.us, times: 0 };
+                let (since_us, sent_us, asked_us) = (now.us, now.us, now.us);
+                self.state = State::Opening { opening, session, frame, since_us, sent_us, times: 0, asked_us };
             }
             Err(_) => {
                 self.prekey = None;
@@ -314,7 +359,7 @@ impl Outgoing {
 
     fn send_waiting(&mut self, now: Moment, out: &mut Vec<Effect>) {
         let State::Open(open) = &mut self.state else { return };
-        while let Some((tag, message)) = self.waiting.front() {
+        while let Some(Waiting { tag, message, added_us }) = self.waiting.front() {
             let part_bytes =
                 if message.len() <= DATAGRAM_PAYLOAD_BYTES { DATAGRAM_PAYLOAD_BYTES } else { STREAM_PAYLOAD_BYTES };
             let fragments = message.len().div_ceil(part_bytes).max(1);
@@ -331,7 +376,7 @@ impl Outgoing {
             if full && !open.flights.is_empty() {
                 return;
             }
-            let (tag, message) = (*tag, Arc::clone(message));
+            let (tag, message, added_us) = (*tag, Arc::clone(message), *added_us);
             self.waiting.pop_front();
             self.waiting_bytes -= message.len();
             let header = Header {
@@ -343,7 +388,7 @@ impl Outgoing {
                 session: open.session,
                 phase: 0,
                 seq: 0,
-                expiry_s: now.expiry_s(),
+                expiry_s: now.expiry_s(self.wanted_s),
                 fragment: 0,
                 fragments: count,
                 payload_bytes: 0,
@@ -366,7 +411,7 @@ impl Outgoing {
                 open.probed_us = now.us;
             }
             open.last_us = now.us;
-            self.sending.insert(tag, Sending { message, frames: fragments });
+            self.sending.insert(tag, Sending { message, frames: fragments, added_us });
         }
     }
 
@@ -375,7 +420,7 @@ impl Outgoing {
         let State::Open(open) = &mut self.state else { return };
         let expired = open.flights.values().any(|flight| u64::from(flight.expiry_s) < now.unix_s);
         if expired {
-            // Two minutes without a receipt of it: whether it has come is not known, and what follows goes over a new session.
+            // No receipt of it for as long as it was wanted: whether it has come is not known, and what follows goes over a new session.
             for (tag, _) in std::mem::take(&mut self.sending) {
                 out.push(Effect::Lost { peer: self.identity, tag, why: Lost::Unacknowledged });
             }
@@ -402,9 +447,10 @@ impl Outgoing {
         match &self.state {
             State::Closed => None,
             State::Keyless { asked_us } => Some(asked_us.map_or(0, |at_us| at_us.saturating_add(ASK_EVERY_US))),
-            State::Opening { since_us, sent_us, times, .. } => {
+            State::Opening { since_us, sent_us, times, asked_us, .. } => {
                 let again_us = sent_us.saturating_add(self.round_trip.probe_us(*times));
-                Some(again_us.min(since_us.saturating_add(OPENING_US_MAX)))
+                let ask_us = asked_us.saturating_add(ASK_EVERY_US);
+                Some(again_us.min(ask_us).min(since_us.saturating_add(OPENING_US_MAX)))
             }
             State::Open(open) => {
                 let oldest_us = open.flights.values().map(|flight| flight.sent_us).min()?;
@@ -542,7 +588,7 @@ impl Outgoing {
             session: open.session,
             phase: 0,
             seq: 0,
-            expiry_s: now.expiry_s(),
+            expiry_s: now.expiry_s(self.wanted_s),
             fragment: 0,
             fragments: 1,
             payload_bytes: 0,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use bpi_protocol::frame::{Effect, Refusal};
+use bpi_protocol::frame::{Effect, Input, Refusal};
 use proptest::prelude::*;
 
 use crate::world::{Relay, World};
@@ -135,6 +135,44 @@ fn a_life_that_says_nothing_is_reached_too_when_the_opening_has_failed() {
     each_came_once(&world, 1, 1);
     assert_eq!(world.lost.len(), 1);
     assert!(world.refused(Refusal::Session) > 0);
+}
+
+#[test]
+fn a_session_that_is_being_opened_with_a_prekey_of_an_earlier_life_is_opened_anew_at_once() {
+    let mut world = World::new(9, 2, 2);
+    world.run_until(1_000);
+    let old = world.nodes[1].prekey().unwrap();
+    world.us += 3 * SECOND_US;
+    world.restart(1);
+    world.send(0, 1, numbered(0, 100));
+    world.run_until(world.us + 5_000);
+    // A relay that has not heard of the new life yet gives out the old prekey, before and after.
+    world.input(0, Input::Prekey(old));
+    world.run_until(world.us + 2 * SECOND_US);
+    each_came_once(&world, 1, 1);
+}
+
+#[test]
+fn lives_that_begin_again_and_again_are_reached_within_a_second() {
+    for seed in 0..10 {
+        let mut world = World::new(seed, 2, 3);
+        let relay = Relay { delay_us: (5_000, 15_000), ..Relay::default() };
+        world.relays = vec![relay; 3];
+        for life in 0..20 {
+            let node = (life % 2) as usize;
+            world.send(0, 1, numbered(life, 200));
+            world.send(1, 0, numbered(life, 200));
+            world.run_until(world.us + 30_000 * (life % 5));
+            world.restart(node);
+            let other = world.identity(1 - node);
+            world.input(node, Input::Open { to: other });
+            world.delivered[node].clear();
+            world.send(1 - node, node, numbered(1_000 + life, 200));
+            world.run_until(world.us + SECOND_US);
+            let reached = world.delivered[node].iter().any(|(_, message, _)| number_of(message) == 1_000 + life);
+            assert!(reached, "seed {seed}, life {life}");
+        }
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bpi_protocol::frame::endpoint::{Endpoint, Settings};
 use bpi_protocol::frame::key::{KeyId, Prekey, Signer};
-use bpi_protocol::frame::{Effect, Input, Message, Moment, Refusal, RelayId};
+use bpi_protocol::frame::{Effect, Input, Message, Moment, Refusal, RelayId, WANTED_S};
 use ed25519_dalek::{Signer as _, SigningKey};
 use rand_core::{TryCryptoRng, TryRng};
 use zeroize::Zeroizing;
@@ -125,7 +125,7 @@ pub struct World {
 }
 
 pub fn settings() -> Settings {
-    Settings { network: NETWORK, sessions_max: 64, allowed: None }
+    Settings { network: NETWORK, sessions_max: 64, wanted_s: WANTED_S, allowed: None }
 }
 
 impl World {

@@ -9,6 +9,7 @@ use bpi_relay::peer::{ConnId, Role, Who};
 use bpi_relay::score::Fault;
 use bpi_relay::store::StoreBounds;
 use bpi_relay::switch::{Limits, Now, Settings, Switch, Verdict};
+use bpi_relay::tally::DropReason;
 use bytes::Bytes;
 use proptest::prelude::{ProptestConfig, any, proptest};
 
@@ -58,27 +59,34 @@ struct World {
     chance: Chance,
     now: Now,
     next: u64,
+    /// Connections that are there, and some that are gone.
+    conns: Vec<ConnId>,
 }
 
 impl World {
     fn new(seed: u64) -> Self {
         let rates = Rates { bytes_per_s: 10_000_000, ..Rates::default() };
         let settings = Settings { limits: LIMITS, rates, store: STORE, ..Settings::default() };
-        Self { switch: Switch::new(settings), chance: Chance(seed), now: Now { us: 0, unix_s: BEGAN_S }, next: 0 }
+        Self {
+            switch: Switch::new(settings),
+            chance: Chance(seed),
+            now: Now { us: 0, unix_s: BEGAN_S },
+            next: 0,
+            conns: vec![ConnId(0)],
+        }
     }
 
     fn conn(&mut self) -> ConnId {
-        // Among the latest, so that most are there and some are gone.
-        ConnId(self.next.saturating_sub(self.chance.below(90)))
+        self.conns[self.chance.below(self.conns.len() as u64) as usize]
     }
 
     fn frame(&mut self) -> Bytes {
-        let (to, number, bytes) =
-            (self.chance.below(200), self.chance.below(3_000), 80 + self.chance.below(1_500) as usize);
-        let life_s = self.chance.below(140);
+        let (to, number) = (self.chance.below(200), self.chance.below(1_000));
+        // By its number, so that many come twice; from late to too early.
+        let (bytes, expiry_s) = (80 + number as usize, self.now.unix_s / 60 * 60 + number % 240);
         match self.chance.below(40) {
             0 => Bytes::from(vec![b'B'; bytes]),
-            _ => frame(key(to), number, self.now.unix_s + life_s, bytes),
+            _ => frame(key(to), number, expiry_s, bytes),
         }
     }
 
@@ -93,11 +101,20 @@ impl World {
         match self.chance.below(100) {
             0..6 => {
                 self.next += 1;
-                let who = peer(&mut self.chance);
-                let _ = self.switch.connected(now, ConnId(self.next), who);
+                let (conn, who) = (ConnId(self.next), peer(&mut self.chance));
+                if self.switch.connected(now, conn, who).is_ok() {
+                    self.conns.push(conn);
+                }
             }
-            6..10 => self.switch.disconnected(now, conn),
-            10..22 => {
+            6..8 => {
+                self.switch.disconnected(now, conn);
+                // A few stay in the list: what comes over a connection that is gone must do no harm.
+                if self.chance.below(20) > 0 || self.conns.len() > 80 {
+                    self.conns.retain(|other| *other != conn);
+                    self.conns.extend(self.conns.is_empty().then_some(ConnId(0)));
+                }
+            }
+            8..22 => {
                 let (to, bytes) = (self.chance.below(200), self.chance.below(600) as usize);
                 let _ = self.switch.register(now, conn, key(to), &vec![0; bytes]);
             }
@@ -158,7 +175,8 @@ proptest! {
         world.check();
         let tally = world.switch.take_tally();
         // A test in which nothing came through would prove nothing.
-        assert!(tally.frames_out > 500 && tally.stored > 100 && tally.published > 10, "{tally:?}");
+        assert!(tally.frames_out > 1_000 && tally.stored > 20 && tally.published > 10, "{tally:?}");
+        assert!(tally.dropped(DropReason::Duplicate) > 20, "{tally:?}");
         // When all have gone and time has passed, nothing is left but tables of digests, whose memory stays, and headers.
         (0..=world.next).for_each(|conn| world.switch.disconnected(world.now, ConnId(conn)));
         world.now.us += 4_000_000_000;

@@ -1,11 +1,14 @@
 //! Fairness: guarantees under floods, what is spare to whoever asks, and never more than the capacity.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 use bpi_relay::budget::{Crowd, Debt, Level, Pool, Rates, Share};
 use bpi_relay::peer::{ConnId, Who};
 use bpi_relay::score::Then;
 use bpi_relay::switch::{Dropped, Settings, Switch, Verdict};
 use bpi_relay::tally::DropReason;
-use proptest::prelude::{prop_assert, proptest};
+use proptest::prelude::{ProptestConfig, prop_assert, proptest};
 
 use crate::mesh::{at, fresh, key, who};
 
@@ -27,7 +30,6 @@ struct Sender {
     share: Share,
     group: usize,
     interval_us: u64,
-    next_us: u64,
     passed: u64,
     refused: u64,
 }
@@ -36,6 +38,8 @@ struct Relay {
     pool: Pool,
     groups: Vec<(Debt, f64)>,
     senders: Vec<Sender>,
+    /// When each offers its next frame.
+    turns: BinaryHeap<Reverse<(u64, usize)>>,
 }
 
 impl Relay {
@@ -43,29 +47,26 @@ impl Relay {
     fn new(rates: &Rates, senders: &[(u32, usize, f64)]) -> Self {
         let mut pool = Pool::new(rates);
         let mut groups = vec![(Debt::default(), 0.0); senders.iter().map(|sender| sender.1 + 1).max().unwrap_or(0)];
+        let turns = (0..senders.len()).map(|number| Reverse((number as u64, number))).collect();
         let senders = senders
             .iter()
-            .enumerate()
-            .map(|(number, (weight, group, frames_per_s))| {
+            .map(|(weight, group, frames_per_s)| {
                 let share = Share::new(0, *weight);
                 pool.join(&share);
                 groups[*group].1 += f64::from(*weight);
                 let interval_us = (1e6 / frames_per_s) as u64;
-                Sender { share, group: *group, interval_us, next_us: number as u64, passed: 0, refused: 0 }
+                Sender { share, group: *group, interval_us, passed: 0, refused: 0 }
             })
             .collect();
-        Self { pool, groups, senders }
+        Self { pool, groups, senders, turns }
     }
 
     /// Runs until a moment.
     fn until(&mut self, end_us: u64) {
-        loop {
-            let sender = self.senders.iter_mut().min_by_key(|sender| sender.next_us).unwrap();
-            let now_us = sender.next_us;
-            if now_us >= end_us {
-                return;
-            }
-            sender.next_us += sender.interval_us;
+        while let Some(Reverse((now_us, number))) = self.turns.peek().copied().filter(|turn| turn.0.0 < end_us) {
+            self.turns.pop();
+            let sender = &mut self.senders[number];
+            self.turns.push(Reverse((now_us + sender.interval_us, number)));
             let (debt, weight) = &mut self.groups[sender.group];
             let crowd = Crowd { prefix: *weight, asn: None };
             match self.pool.spend(now_us, FRAME_BYTES, (&mut sender.share, crowd), debt, None) {
@@ -75,19 +76,19 @@ impl Relay {
         }
     }
 
-    /// Frames a second that pass of each, from two seconds on, when all has settled.
+    /// Frames a second that pass of each, from four seconds on, when all has settled.
     fn settled(&mut self) -> Vec<f64> {
-        self.until(5_000_000);
+        self.until(4_000_000);
         let before: Vec<u64> = self.senders.iter().map(|sender| sender.passed).collect();
-        self.until(10_000_000);
-        self.senders.iter().zip(before).map(|(sender, before)| (sender.passed - before) as f64 / 5.0).collect()
+        self.until(6_000_000);
+        self.senders.iter().zip(before).map(|(sender, before)| (sender.passed - before) as f64 / 2.0).collect()
     }
 }
 
 #[test]
 fn a_flood_by_one_id_costs_an_honest_one_nothing_of_its_guarantee() {
-    // Four of equal weight: 2 500 frames a second are guaranteed to each. One floods with twenty times the capacity.
-    let mut relay = Relay::new(&RATES, &[(1, 0, 200_000.0), (1, 1, 2_400.0), (1, 2, 2_400.0), (1, 3, 100.0)]);
+    // Four of equal weight: 2 500 frames a second are guaranteed to each. One floods with four times the capacity.
+    let mut relay = Relay::new(&RATES, &[(1, 0, 40_000.0), (1, 1, 2_400.0), (1, 2, 2_400.0), (1, 3, 100.0)]);
     let passed = relay.settled();
     assert!(relay.senders[1..].iter().all(|sender| sender.refused == 0), "not one frame is lost");
     let spare = FRAMES_PER_S - 2.0 * 2_400.0 - 100.0;
@@ -97,7 +98,7 @@ fn a_flood_by_one_id_costs_an_honest_one_nothing_of_its_guarantee() {
 #[test]
 fn who_is_alone_has_all_the_relay_has() {
     for idle in [0, 1, 100] {
-        let mut senders = vec![(1, 0, 200_000.0)];
+        let mut senders = vec![(1, 0, 40_000.0)];
         senders.extend((1..=idle).map(|group| (8, group, 0.001)));
         let passed = Relay::new(&RATES, &senders).settled();
         assert!((passed[0] / FRAMES_PER_S - 1.0).abs() < 0.02, "{idle} idle: {passed:?}");
@@ -107,7 +108,7 @@ fn who_is_alone_has_all_the_relay_has() {
 #[test]
 fn what_is_spare_is_shared_by_weight_however_hard_each_asks() {
     // A fifth is guaranteed to somebody idle; the others flood with rates that have nothing to do with their weights.
-    let senders = [(4, 0, 0.001), (1, 1, 200_000.0), (2, 2, 30_000.0), (4, 3, 12_000.0), (9, 4, 50_000.0)];
+    let senders = [(4, 0, 0.001), (1, 1, 40_000.0), (2, 2, 30_000.0), (4, 3, 12_000.0), (9, 4, 50_000.0)];
     let passed = Relay::new(&RATES, &senders).settled();
     for (sender, passed) in senders.iter().zip(&passed).skip(1) {
         let fair = FRAMES_PER_S * f64::from(sender.0) / 16.0;
@@ -128,9 +129,10 @@ fn a_thousand_ids_of_one_prefix_together_are_guaranteed_no_more_than_its_part() 
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
     #[test]
     fn no_more_passes_than_the_capacity_and_two_bursts_and_nothing_guaranteed_is_refused(
-        senders in proptest::collection::vec((1..64u32, 0..4usize, 10.0..40_000.0f64), 1..12),
+        senders in proptest::collection::vec((1..64u32, 0..4usize, 10.0..20_000.0f64), 1..12),
         within in 0.2..0.99f64,
     ) {
         // The first keeps within its guarantee, whatever the others do.

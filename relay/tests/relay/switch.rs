@@ -69,13 +69,23 @@ fn a_frame_that_every_queue_refused_is_welcome_again() {
 }
 
 #[test]
+fn what_a_sender_sends_again_because_it_was_lost_behind_the_relay_passes() {
+    let mut switch = switch(Settings::default(), 2);
+    drop(switch.register(at(0), ConnId(1), key(7), b"").unwrap());
+    let frame = fresh(at(0), 7, 1);
+    assert_eq!(recipients(switch.forward(at(1000), ConnId(0), &frame)), [1]);
+    assert_eq!(reason(switch.forward(at(1020), ConnId(0), &frame)), Some(DropReason::Duplicate));
+    assert_eq!(recipients(switch.forward(at(1060), ConnId(0), &frame)), [1]);
+}
+
+#[test]
 fn a_frame_waits_for_who_was_here_within_a_minute_and_not_for_strangers() {
     let mut switch = switch(Settings::default(), 2);
     drop(switch.register(at(0), ConnId(1), key(7), b"cert").unwrap());
     switch.disconnected(at(1000), ConnId(1));
     let first = fresh(at(2000), 7, 1);
     assert_eq!(switch.forward(at(2000), ConnId(0), &first), Verdict::Stored);
-    assert_eq!(reason(switch.forward(at(2001), ConnId(0), &first)), Some(DropReason::Duplicate));
+    assert_eq!(reason(switch.forward(at(2900), ConnId(0), &first)), Some(DropReason::Duplicate));
     let second = frame(key(7), 2, at(3000).unix_s + 2, 200);
     assert_eq!(switch.forward(at(3000), ConnId(0), &second), Verdict::Stored);
     assert_eq!(reason(switch.forward(at(3000), ConnId(0), &fresh(at(0), 9, 3))), Some(DropReason::NoRoute));

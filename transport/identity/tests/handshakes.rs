@@ -346,6 +346,52 @@ fn no_config_has_early_data_or_tickets() {
     assert_eq!(quic_client(&me, &Role::ALL, &[b""]).err(), Some(TlsError::Protocol { bytes: 0 }));
 }
 
+/// Lets two ends without a network talk until neither has anything to say.
+fn talk(client: &mut rustls::ClientConnection, server: &mut rustls::ServerConnection) {
+    while client.wants_write() || server.wants_write() {
+        for to_server in [true, false] {
+            let mut bytes = Vec::new();
+            if to_server {
+                while client.wants_write() {
+                    client.write_tls(&mut bytes).unwrap();
+                }
+                while !bytes.is_empty() {
+                    let read = server.read_tls(&mut bytes.as_slice()).unwrap();
+                    bytes.drain(..read);
+                    server.process_new_packets().unwrap();
+                }
+            } else {
+                while server.wants_write() {
+                    server.write_tls(&mut bytes).unwrap();
+                }
+                while !bytes.is_empty() {
+                    let read = client.read_tls(&mut bytes.as_slice()).unwrap();
+                    bytes.drain(..read);
+                    client.process_new_packets().unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_client_does_not_resume_even_where_tickets_are_given() {
+    let ca = ca();
+    let (agent, relay) = (identity(&ca, "agent/a1"), identity(&ca, "relay/r1"));
+    let mut generous = server_config(&relay, &Role::ALL, ALPN, ClientAuth::Required).unwrap();
+    generous.send_tls13_tickets = 2;
+    generous.session_storage = rustls::server::ServerSessionMemoryCache::new(32);
+    let (generous, config) = (Arc::new(generous), Arc::new(client_config(&agent, &Role::ALL, ALPN).unwrap()));
+    for _ in 0..2 {
+        let name = "relay.invalid".try_into().unwrap();
+        let mut client = rustls::ClientConnection::new(Arc::clone(&config), name).unwrap();
+        let mut server = rustls::ServerConnection::new(Arc::clone(&generous)).unwrap();
+        talk(&mut client, &mut server);
+        assert_eq!(client.handshake_kind(), Some(rustls::HandshakeKind::Full));
+        assert!(!client.is_handshaking() && !server.is_handshaking());
+    }
+}
+
 #[tokio::test]
 async fn a_second_connection_is_a_full_handshake_and_early_data_is_not_offered() {
     let ca = ca();

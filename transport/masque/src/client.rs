@@ -208,12 +208,16 @@ async fn read_answer(receive: &mut RecvStream) -> Result<Bytes, MasqueError> {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Answer {
+pub(crate) enum Answer {
     Accepted,
     Interim,
 }
 
-fn judge(fields: &[Field]) -> Result<Answer, MasqueError> {
+/// What the fields of an answer say.
+///
+/// # Errors
+/// When they refuse, or are no answer.
+pub(crate) fn judge(fields: &[Field]) -> Result<Answer, MasqueError> {
     let mut statuses = fields.iter().filter(|field| field.name == b":status");
     let status = match (statuses.next(), statuses.next()) {
         (Some(field), None) => str::from_utf8(&field.value).ok().filter(|text| text.len() == 3),

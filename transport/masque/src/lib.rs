@@ -16,6 +16,8 @@ mod client;
 mod connection;
 mod error;
 mod frame;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod host;
 mod huffman;
 mod message;

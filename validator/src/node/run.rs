@@ -39,6 +39,8 @@ use crate::peer_key::PeerKey;
 
 /// Threads that check the chain of hashes of a header.
 const HASHING_THREADS: usize = 2;
+/// How long a frame to a peer is wanted, in s: one that was away for longer asks for what it missed.
+const WANTED_S: u32 = 10;
 /// How long the parts of a node have to end.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -353,6 +355,7 @@ async fn connect(
         network: genesis.chain.network(),
         relays: relays(&config.relay)?,
         relays_per_frame: config.relays_per_frame,
+        wanted_s: WANTED_S,
         allowed: Some(peers.iter().copied().collect()),
         sessions_max: 4 * peers.len().max(1),
         subscribe: false,
