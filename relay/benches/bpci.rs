@@ -114,14 +114,15 @@ impl Site {
     fn way(&self) -> Result<Arc<Way>, Failure> {
         let address = format!("127.0.0.1:{}", self.port);
         let relay = SpiffeId::new(DOMAIN.parse()?, Role::Relay, "r")?;
-        Ok(Way::new(Address { relay, udp: address.clone(), tcp: address }))
+        Ok(Way::new(Address { relay, udp: address.clone(), tcp: address, via: None }))
     }
 
     /// Processor time of the relay so far, in s.
     fn processor_s(&self) -> Result<f64, Failure> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.relay.id()))?;
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-        let ticks: f64 = fields.get(11).ok_or("no utime")?.parse::<f64>()? + fields.get(12).ok_or("no stime")?.parse::<f64>()?;
+        let ticks: f64 =
+            fields.get(11).ok_or("no utime")?.parse::<f64>()? + fields.get(12).ok_or("no stime")?.parse::<f64>()?;
         Ok(ticks / 100.0)
     }
 
@@ -240,7 +241,11 @@ fn sealing() {
             assert!(tag.is_ok(), "it seals");
         });
         let found = format!("{seal:.0} / {open:.0} ns, {:.2} times", crate_ns / seal);
-        say(&format!("seal / open {bytes} B, against the crate as a whole"), found, "4.2 times at 1 200 B measured before");
+        say(
+            &format!("seal / open {bytes} B, against the crate as a whole"),
+            found,
+            "4.2 times at 1 200 B measured before",
+        );
     }
 }
 
@@ -255,7 +260,8 @@ async fn goodput(site: &Site, megabytes: usize) -> Result<(), Failure> {
         rates.push((raw, sealed));
     }
     ratios.sort_by(f64::total_cmp);
-    let (raw, sealed) = rates.iter().fold((0.0, 0.0), |most: (f64, f64), rate| (most.0.max(rate.0), most.1.max(rate.1)));
+    let (raw, sealed) =
+        rates.iter().fold((0.0, 0.0), |most: (f64, f64), rate| (most.0.max(rate.0), most.1.max(rate.1)));
     say("raw QUIC stream, best of 5", format!("{:.2} Gbit/s", raw * 8e-9), "–");
     say("sealed frames over one hop, opened, best of 5", format!("{:.2} Gbit/s", sealed * 8e-9), "–");
     say("goodput of BPCI against raw QUIC, median of 5", format!("{:.2}", ratios[ratios.len() / 2]), "goal 0.95");
@@ -278,7 +284,8 @@ async fn raw_pair(site: &Site) -> Result<(quinn::Connection, quinn::Connection, 
     client.transport_config(transport(true));
     let making = quinn::Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0)))?;
     let connecting = making.connect_with(client, taking.local_addr()?, "raw.invalid")?;
-    let (made, taken) = tokio::join!(connecting, async { taking.accept().await.ok_or("closed")?.await.map_err(Failure::from) });
+    let (made, taken) =
+        tokio::join!(connecting, async { taking.accept().await.ok_or("closed")?.await.map_err(Failure::from) });
     Ok((made?, taken?, [taking, making]))
 }
 
@@ -390,7 +397,9 @@ async fn fan_out(site: &Site, copies: usize, frames: u64) -> Result<(), Failure>
         let heard = counted[0].frames.load(Ordering::Relaxed);
         // As many under way as a session of each of some senders has.
         if seq > heard + 2048 {
-            if tokio::time::timeout(Duration::from_millis(20), counted[0].last.notified()).await.is_err() && seq > heard + 4096 {
+            if tokio::time::timeout(Duration::from_millis(20), counted[0].last.notified()).await.is_err()
+                && seq > heard + 4096
+            {
                 break;
             }
             if began.elapsed() > Duration::from_secs(30) {
@@ -415,7 +424,11 @@ async fn fan_out(site: &Site, copies: usize, frames: u64) -> Result<(), Failure>
     let what = format!("relay, {DATAGRAM_BYTES} B to {copies}: copies a second of its processor");
     let goal = if copies == 3 { "goal 300 k" } else { "–" };
     say(&what, format!("{:.0} k ({:.0} k/s real)", delivered as f64 / used / 1e3, delivered as f64 / took / 1e3), goal);
-    say("  delivered of what was sent", format!("{:.2} %", 100.0 * delivered as f64 / (seq * copies as u64) as f64), "–");
+    say(
+        "  delivered of what was sent",
+        format!("{:.2} %", 100.0 * delivered as f64 / (seq * copies as u64) as f64),
+        "–",
+    );
     links.iter().for_each(|link| link.close(Code::Done));
     sender.close(Code::Done);
     Ok(())
@@ -455,7 +468,11 @@ async fn latency(site: &Site, rounds: usize) -> Result<(), Failure> {
     }
     raw.sort_by(f64::total_cmp);
     relayed.sort_by(f64::total_cmp);
-    say("round trip of a raw datagram, p50 / p99", format!("{:.0} / {:.0} µs", percentile(&raw, 0.5), percentile(&raw, 0.99)), "–");
+    say(
+        "round trip of a raw datagram, p50 / p99",
+        format!("{:.0} / {:.0} µs", percentile(&raw, 0.5), percentile(&raw, 0.99)),
+        "–",
+    );
     let found = format!("{:.0} / {:.0} µs", percentile(&relayed, 0.5), percentile(&relayed, 0.99));
     say("round trip of a frame through the relay, p50 / p99", found, "–");
     // A frame goes two hops each way, a datagram one.

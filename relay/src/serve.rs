@@ -31,7 +31,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::switch::{Drain, Now, Switch};
 
-use hop::{HTTP3, Hops};
+use hop::{HTTP1, HTTP3, Hops};
 
 /// How often tables are cleared of what is over.
 const TICK: Duration = Duration::from_millis(100);
@@ -227,7 +227,7 @@ fn listen_quic(identity: &Identity, address: SocketAddr) -> Result<Endpoint, Ser
 const SOCKET_BYTES: usize = 4 << 20;
 
 async fn listen_tls(identity: &Identity, address: SocketAddr) -> Result<(TcpListener, TlsAcceptor), ServeError> {
-    let tls = server_config(identity, &CLIENTS, &[ALPN], ClientAuth::Required)
+    let tls = server_config(identity, &CLIENTS, &[ALPN, HTTP1], ClientAuth::Required)
         .map_err(|error| ServeError::Tls { reason: error.to_string() })?;
     let refused = |source| ServeError::Listen { address, field: "tcp", source };
     let listener = TcpListener::bind(address).await.map_err(refused)?;

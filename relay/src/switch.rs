@@ -26,6 +26,8 @@ use crate::tally::{DropReason, Tally};
 
 /// Keys that one connection takes frames for, at most.
 pub const KEYS_PER_CONNECTION: usize = 16;
+/// Networks whose headers one connection follows, at most.
+pub const FEEDS_PER_CONNECTION: usize = 8;
 /// How long an announcement can be asked for after its key has left, in s.
 pub const ANNOUNCEMENT_KEPT_S: u64 = 3600;
 /// How long an account, a prefix or an ASN is remembered after its last connection, in s: as long as it may be cut off, and until its debts
@@ -173,6 +175,12 @@ pub enum Refusal {
     /// The connection takes frames for enough keys.
     #[error("the connection has registered {limit} keys, which is the limit")]
     KeysPerConnection {
+        /// The limit.
+        limit: usize,
+    },
+    /// The connection follows enough networks.
+    #[error("the connection follows {limit} networks, which is the limit")]
+    FeedsPerConnection {
         /// The limit.
         limit: usize,
     },
@@ -673,7 +681,14 @@ impl Switch {
             self.tally.drop(reason, 1);
             return Err(Dropped { reason, then: self.blame(now, from, fault) });
         }
+        let waiting: Vec<ConnId> = match self.feeds.contains_key(&network) {
+            true => Vec::new(),
+            false => self.conns.iter().filter(|(_, conn)| conn.feeds.contains(&network)).map(|(id, _)| *id).collect(),
+        };
         let feed = self.feeds.entry(network).or_default();
+        for conn in waiting {
+            feed.follow(conn);
+        }
         if !feed.publish(publisher, height, body) {
             self.tally.drop(DropReason::Duplicate, 1);
             return Ok(Vec::new());
@@ -686,20 +701,23 @@ impl Switch {
         self.serves(network) && (self.feeds.len() < FEEDS_MAX || self.feeds.contains_key(&network))
     }
 
-    /// A connection follows the headers of a network. Gives those that are kept. Only the configuration and validators open feeds: else
-    /// anybody could fill the table with networks that are none.
+    /// A connection follows the headers of a network. Gives those that are kept. Only the configuration and validators open feeds, else anybody
+    /// could fill the table with networks that are none; who comes before that follows from then on.
     ///
     /// # Errors
-    /// [`Refusal`]: the network or the connection is not known.
+    /// [`Refusal`]: the network is not served, the connection is not known, or it follows enough.
     pub fn subscribe(&mut self, conn: ConnId, network: NetworkId) -> Result<Vec<Bytes>, Refusal> {
-        if !self.conns.contains_key(&conn) {
-            return Err(Refusal::ConnectionUnknown { conn });
+        if !self.serves(network) {
+            return Err(Refusal::Network { network });
         }
-        let kept = self.feeds.get_mut(&network).ok_or(Refusal::Network { network })?.follow(conn);
-        if let Some(state) = self.conns.get_mut(&conn).filter(|state| !state.feeds.contains(&network)) {
+        let state = self.conns.get_mut(&conn).ok_or(Refusal::ConnectionUnknown { conn })?;
+        if !state.feeds.contains(&network) {
+            if state.feeds.len() >= FEEDS_PER_CONNECTION {
+                return Err(Refusal::FeedsPerConnection { limit: FEEDS_PER_CONNECTION });
+            }
             state.feeds.push(network);
         }
-        Ok(kept)
+        Ok(self.feeds.get_mut(&network).map(|feed| feed.follow(conn)).unwrap_or_default())
     }
 
     /// What a follower has not had yet of the headers of a network.

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import time
-import urllib.request
 
 # How long a node may take to stop when it is asked to.
 STOP_S = 10
@@ -56,8 +55,27 @@ class Node:
         return self.folder / "log"
 
 
+class Authority:
+    """The authority of a devnet, in a new folder."""
+
+    def __init__(self, programs, folder):
+        self.program = str(pathlib.Path(programs) / "bpi-devnet-ca")
+        self.folder = pathlib.Path(folder)
+        self.run("init", "--dir", self.folder, "--domain", DOMAIN)
+
+    def run(self, *words):
+        command = [self.program, *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        if done.returncode != 0:
+            raise ClusterError(f"bpi-devnet-ca {' '.join(map(str, words))}: {done.stderr.strip()}")
+
+    def issue(self, name, to, seconds=86400):
+        """An SVID, new or in place of the one that is there."""
+        self.run("issue", "--dir", self.folder, "--id", f"spiffe://{DOMAIN}/{name}", "--seconds", seconds, "--to", to)
+
+
 class Cluster:
-    """So many validators that know each other, none of them running yet."""
+    """So many validators that know each other, none of them running yet. On loopback, unless a subclass says where else."""
 
     def __init__(self, programs, folder, count, relays=3, block_ms=250, round_ms=1000, log_level="info", ceremony_heights=40, epochs=()):
         """`programs`: the folder of bpi-validator, bpi-relay and bpi-devnet-ca. `epochs`: heights from which on the same validators vote as another
@@ -66,8 +84,7 @@ class Cluster:
         self.program = str(self.programs / "bpi-validator")
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.ca = self.folder / "ca"
-        self.authority("init", "--dir", self.ca, "--domain", DOMAIN)
+        self.authority = Authority(self.programs, self.folder / "ca")
         ports = free_ports(2 * relays + count)
         self.relays = [self.make_relay(number, *ports[2 * number:2 * number + 2]) for number in range(relays)]
         self.nodes = []
@@ -79,7 +96,7 @@ class Cluster:
             self.issue(f"validator/v{number}", node_folder / "svid.pem")
             config.write_text(
                 f'genesis = "../genesis.toml"\nkey_file = "validator.key"\npeer_key_file = "peer.key"\ndata_dir = "data"\n'
-                f'api = "127.0.0.1:{api}"\nlog_level = "{log_level}"\n'
+                f'api = "{self.api_of(number, api)}"\nlog_level = "{log_level}"\n'
                 f"[timing]\nblock_ms = {block_ms}\nround_ms = {round_ms}\n"
                 f'[identity]\nsvid_file = "svid.pem"\nbundle_file = "../ca/bundle.pem"\n'
                 + "".join(self.relay_entry(relay) for relay in range(relays)))
@@ -95,15 +112,21 @@ class Cluster:
         for node in self.nodes:
             self.say(node.config, "init")
 
-    def authority(self, *words):
-        command = [str(self.programs / "bpi-devnet-ca"), *map(str, words)]
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-        if done.returncode != 0:
-            raise ClusterError(f"bpi-devnet-ca {' '.join(map(str, words))}: {done.stderr.strip()}")
+    def relay_host(self, number):
+        """The address of a relay, for itself and for validators."""
+        return "127.0.0.1"
+
+    def api_of(self, number, port):
+        """Where a validator's API is, as its configuration says it."""
+        return f"127.0.0.1:{port}"
+
+    def inside(self, name):
+        """What a command begins with that runs where validator `v0`, or relay `r0`, is."""
+        return []
 
     def issue(self, name, to, seconds=86400):
         """An SVID, new or in place of the one that is there."""
-        self.authority("issue", "--dir", self.ca, "--id", f"spiffe://{DOMAIN}/{name}", "--seconds", seconds, "--to", to)
+        self.authority.issue(name, to, seconds)
 
     def make_relay(self, number, port, status):
         folder = self.folder / f"r{number}"
@@ -111,17 +134,17 @@ class Cluster:
         self.issue(f"relay/r{number}", folder / "svid.pem")
         config = folder / "relay.toml"
         config.write_text(
-            f'drain_s = 2\n[listen]\nudp = "127.0.0.1:{port}"\ntcp = "127.0.0.1:{port}"\nstatus = "127.0.0.1:{status}"\n'
+            f'drain_s = 2\n[listen]\nudp = "{self.relay_host(number)}:{port}"\ntcp = "{self.relay_host(number)}:{port}"\nstatus = "127.0.0.1:{status}"\n'
             f'[identity]\nsvid_file = "svid.pem"\nbundle_file = "../ca/bundle.pem"\n')
         return Relay(folder, config, port, status)
 
     def relay_entry(self, number):
-        return f'[[relay]]\nid = "spiffe://{DOMAIN}/relay/r{number}"\naddress = "127.0.0.1:{self.relays[number].port}"\n'
+        return f'[[relay]]\nid = "spiffe://{DOMAIN}/relay/r{number}"\naddress = "{self.relay_host(number)}:{self.relays[number].port}"\n'
 
     def start_relay(self, number):
         relay = self.relays[number]
         with relay.log.open("ab") as log:
-            command = [str(self.programs / "bpi-relay"), "--config", str(relay.config), "run"]
+            command = [*self.inside(f"r{number}"), str(self.programs / "bpi-relay"), "--config", str(relay.config), "run"]
             relay.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def start_relays(self):
@@ -141,7 +164,8 @@ class Cluster:
     def start(self, number):
         node = self.nodes[number]
         with node.log.open("ab") as log:
-            node.process = subprocess.Popen([self.program, "--config", str(node.config), "run"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            command = [*self.inside(f"v{number}"), self.program, "--config", str(node.config), "run"]
+            node.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def start_all(self):
         self.start_relays()
@@ -178,9 +202,13 @@ class Cluster:
                 tail = node.log.read_text(errors="replace").splitlines()[-3:]
                 raise ClusterError(f"{name} ended with {node.process.returncode}: {' / '.join(tail)}")
 
+    def connect(self, number, patience_s):
+        """A connection to a node's API, which is made at the first request."""
+        return http.client.HTTPConnection("127.0.0.1", self.nodes[number].api, timeout=patience_s)
+
     def ask(self, number, path, body=None, patience_s=5):
         """(status, text) of a request to a node's API; None while nobody answers."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.nodes[number].api, timeout=patience_s)
+        connection = self.connect(number, patience_s)
         try:
             headers = {"content-type": "application/json"} if body else {}
             connection.request("POST" if body else "GET", path, json.dumps(body) if body else None, headers)
@@ -193,11 +221,15 @@ class Cluster:
 
     def fetch(self, number, path):
         """The bytes of an answer; None for another answer than 200, or none."""
+        connection = self.connect(number, 5)
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.nodes[number].api}{path}", timeout=5) as answer:
-                return answer.read()
-        except OSError:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.read() if answer.status == 200 else None
+        except (OSError, http.client.HTTPException):
             return None
+        finally:
+            connection.close()
 
     def status(self, number):
         answer = self.ask(number, "/v1/status")

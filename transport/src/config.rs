@@ -18,6 +18,7 @@ use bpi_identity::{Identity, Role, Source, SpiffeId};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
+use crate::detour::Via;
 use crate::mesh::Relay;
 use crate::spread::Place;
 use crate::way::Address;
@@ -54,6 +55,10 @@ pub struct RelayConfig {
     /// Host and port of TCP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp_address: Option<String>,
+    /// Id of another relay of this configuration that QUIC to this one goes through, for networks that let nothing else pass, or to hide
+    /// this host's address from this relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<String>,
     /// Its autonomous system; frames go over relays of different ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asn: Option<u32>,
@@ -146,7 +151,8 @@ impl RelayConfig {
             }
         }
         let place = Place { asn: self.asn, region: self.region.clone(), operator: self.operator.clone() };
-        Ok(Relay { address: Address { relay: id, udp: self.address.clone(), tcp: tcp.clone() }, place })
+        let address = Address { relay: id, udp: self.address.clone(), tcp: tcp.clone(), via: None };
+        Ok(Relay { address, place })
     }
 }
 
@@ -158,5 +164,16 @@ pub fn relays(configs: &[RelayConfig]) -> Result<Vec<Relay>, ConfigError> {
     if configs.len() > RELAYS_MAX {
         return Err(ConfigError::Relays { count: configs.len() });
     }
-    configs.iter().map(RelayConfig::relay).collect()
+    let mut relays = configs.iter().map(RelayConfig::relay).collect::<Result<Vec<_>, _>>()?;
+    for (number, config) in configs.iter().enumerate() {
+        let Some(via) = &config.via else { continue };
+        let proxy = configs.iter().position(|other| other.id == *via && other.id != config.id && other.via.is_none());
+        let Some(Relay { address: Address { relay, udp, tcp, .. }, .. }) = proxy.and_then(|at| relays.get(at)) else {
+            let reason = format!("it goes by {via:?}, which is no other relay here that is reached without a detour");
+            return Err(ConfigError::Relay { id: config.id.clone(), reason });
+        };
+        let via = Via { relay: relay.clone(), udp: udp.clone(), tcp: tcp.clone() };
+        relays[number].address.via = Some(via);
+    }
+    Ok(relays)
 }

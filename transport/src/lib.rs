@@ -11,6 +11,7 @@
 //! for a peer without a bound in bytes or time; what is dropped is counted. Absent on purpose: what a relay does with frames (bpi-relay).
 
 pub mod config;
+pub mod detour;
 pub mod link;
 pub mod mesh;
 mod outbox;

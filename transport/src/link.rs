@@ -107,6 +107,11 @@ impl Link {
         Self::new(Carrier::Quic, peer, Some(connection))
     }
 
+    /// Over a QUIC connection that is itself carried by something else.
+    pub fn over_quic_on(carrier: Carrier, connection: Connection, peer: Option<Leaf>) -> Arc<Self> {
+        Self::new(carrier, peer, Some(connection))
+    }
+
     /// Over a TLS stream, which [`Link::run_tls`] gets.
     pub fn over_tls(peer: Option<Leaf>) -> Arc<Self> {
         Self::new(Carrier::Tls, peer, None)

@@ -19,6 +19,11 @@ pub const KEEP_ALIVE: Duration = Duration::from_millis(300);
 
 /// For both ends; only a client keeps the connection alive.
 pub fn transport(keep_alive: bool) -> Arc<TransportConfig> {
+    Arc::new(settings(keep_alive))
+}
+
+/// The same, for who changes it.
+pub(crate) fn settings(keep_alive: bool) -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
         .max_concurrent_uni_streams(STREAMS_MAX.into())
@@ -30,5 +35,5 @@ pub fn transport(keep_alive: bool) -> Arc<TransportConfig> {
         .datagram_send_buffer_size(DATAGRAM_BYTES)
         .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_MS))))
         .keep_alive_interval(keep_alive.then_some(KEEP_ALIVE));
-    Arc::new(transport)
+    transport
 }

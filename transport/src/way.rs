@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsConnector;
 
+use crate::detour::{self, Via};
 use crate::link::{Carrier, Hear, Link, unix_time};
 use crate::settings::transport;
 
@@ -32,6 +33,8 @@ const DIAL: Duration = Duration::from_secs(3);
 /// First and longest pause between two tries.
 const PAUSE_MS: u64 = 200;
 const PAUSE_MS_MAX: u64 = 5_000;
+/// A connection is made anew so long before a certificate ends, at least, in s.
+const RENEW_S_MIN: u64 = 5;
 /// QUIC must have worked for so long before TCP is left.
 const PROVEN_MS: u64 = 1_000;
 
@@ -44,6 +47,8 @@ pub struct Address {
     pub udp: String,
     /// Host and port of TCP.
     pub tcp: String,
+    /// Another relay that QUIC to this one goes through.
+    pub via: Option<Via>,
 }
 
 /// Who connects.
@@ -355,6 +360,9 @@ impl Way {
                 Carrier::Quic => timeout(DIAL, way.dial_quic(&client))
                     .await
                     .map(|dialed| dialed.map(|(link, control)| (link, Io::Quic(control)))),
+                Carrier::Tls if way.address.via.is_some() => timeout(DIAL, way.dial_quic_on(Carrier::Tls, &client))
+                    .await
+                    .map(|dialed| dialed.map(|(link, control)| (link, Io::Quic(control)))),
                 Carrier::Tls => timeout(DIAL, way.dial_tls(&client))
                     .await
                     .map(|dialed| dialed.map(|(link, stream)| (link, Io::Tls(Box::new(stream))))),
@@ -378,12 +386,6 @@ impl Way {
         });
     }
 
-    async fn resolve(host: &str) -> Result<std::net::SocketAddr, DialError> {
-        let name = |reason: String| DialError::Name { host: host.to_owned(), reason };
-        let mut found = lookup_host(host).await.map_err(|error| name(error.to_string()))?;
-        found.next().ok_or_else(|| name("the answer is empty".to_owned()))
-    }
-
     fn failed(carrier: Carrier, address: &str, reason: impl ToString) -> DialError {
         DialError::Connect { carrier, address: address.to_owned(), reason: reason.to_string() }
     }
@@ -404,15 +406,32 @@ impl Way {
         &self,
         client: &Client,
     ) -> Result<(Arc<Link>, (quinn::SendStream, quinn::RecvStream)), DialError> {
+        self.dial_quic_on(Carrier::Quic, client).await
+    }
+
+    /// QUIC straight to the relay over UDP, or through the proxy over what `carrier` says.
+    async fn dial_quic_on(
+        &self,
+        carrier: Carrier,
+        client: &Client,
+    ) -> Result<(Arc<Link>, (quinn::SendStream, quinn::RecvStream)), DialError> {
         let host = &self.address.udp;
-        let failed = |reason: &dyn std::fmt::Display| Self::failed(Carrier::Quic, host, reason);
-        let address = Self::resolve(host).await?;
+        let failed = |reason: &dyn std::fmt::Display| Self::failed(carrier, host, reason);
         let tls = quic_client(&client.identity, &[Role::Relay], &[ALPN]).map_err(|error| failed(&error))?;
         let mut config = ClientConfig::new(Arc::new(tls));
-        config.transport_config(transport(true));
-        // A socket of its own for each try: one that a middlebox has given up on is not used again.
-        // Connected, so that the kernel lets nobody else in: a client listens to nothing.
-        let endpoint = connected_endpoint(address).map_err(|error| failed(&error))?;
+        let (endpoint, address) = match &self.address.via {
+            Some(via) => {
+                config.transport_config(detour::transport());
+                detour::endpoint(&client.identity, via, carrier, host).await?
+            }
+            None => {
+                config.transport_config(transport(true));
+                let address = resolve(host).await?;
+                // A socket of its own for each try: one that a middlebox has given up on is not used again. Connected, so that the kernel lets
+                // nobody else in: a client listens to nothing.
+                (connected_endpoint(address).map_err(|error| failed(&error))?, address)
+            }
+        };
         let connecting = endpoint.connect_with(config, address, "relay.invalid").map_err(|error| failed(&error))?;
         let connection = connecting.await.map_err(|error| failed(&error))?;
         let leaf = client.identity.peer_of(&shown_by(&connection)).map_err(|error| failed(&error))?;
@@ -424,7 +443,7 @@ impl Way {
         let (mut say, mut listen) = connection.open_bi().await.map_err(|error| failed(&error))?;
         let relay = leaf.id.to_string();
         greet(client, &exported, &relay, &mut say, &mut listen).await?;
-        Ok((Link::over_quic(connection, Some(leaf)), (say, listen)))
+        Ok((Link::over_quic_on(carrier, connection, Some(leaf)), (say, listen)))
     }
 
     /// The same by TLS over TCP.
@@ -437,7 +456,7 @@ impl Way {
     ) -> Result<(Arc<Link>, tokio_rustls::client::TlsStream<TcpStream>), DialError> {
         let host = &self.address.tcp;
         let failed = |reason: &dyn std::fmt::Display| Self::failed(Carrier::Tls, host, reason);
-        let address = Self::resolve(host).await?;
+        let address = resolve(host).await?;
         let tls = client_config(&client.identity, &[Role::Relay], &[ALPN]).map_err(|error| failed(&error))?;
         let stream = TcpStream::connect(address).await.map_err(|error| failed(&error))?;
         prepare(&stream);
@@ -456,7 +475,13 @@ impl Way {
     }
 }
 
-fn connected_endpoint(address: std::net::SocketAddr) -> std::io::Result<Endpoint> {
+pub(crate) async fn resolve(host: &str) -> Result<std::net::SocketAddr, DialError> {
+    let name = |reason: String| DialError::Name { host: host.to_owned(), reason };
+    let mut found = lookup_host(host).await.map_err(|error| name(error.to_string()))?;
+    found.next().ok_or_else(|| name("the answer is empty".to_owned()))
+}
+
+pub(crate) fn connected_endpoint(address: std::net::SocketAddr) -> std::io::Result<Endpoint> {
     let local: std::net::SocketAddr = if address.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
     let socket = std::net::UdpSocket::bind(local)?;
     socket.connect(address)?;
@@ -485,13 +510,13 @@ fn observe(lane: &mut Lane, now_ms: u64) {
     lane.side = Side::Up { silent_ms, heard_for_ms: now_ms.saturating_sub(lane.heard_since_ms) };
 }
 
-/// When another connection is to be made: at nine tenths of what is left of the certificate that ends first.
+/// When another connection is to be made: at nine tenths of what is left of the certificate that ends first, and some seconds before.
 fn renew_at_s(link: &Link, identity: &Identity) -> u64 {
     let now_s = unix_time().as_secs();
     let ours = identity.current().svid().not_after_s();
     let theirs = link.peer.as_ref().map_or(u64::MAX, |peer| peer.not_after_s);
     let left = ours.min(theirs).saturating_sub(now_s);
-    now_s.saturating_add(left - left / 10)
+    now_s.saturating_add(left - (left / 10).max(RENEW_S_MIN).min(left / 2))
 }
 
 /// Says who takes frames here, and waits for the welcome.

@@ -30,6 +30,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 use super::http::Http;
 use super::{Clock, Places};
@@ -48,6 +49,8 @@ const HANDSHAKES_BUSY: usize = 64;
 const HTTP_MAX: usize = 256;
 /// The protocol's name in TLS (RFC 9114, section 3.1).
 pub(super) const HTTP3: &[u8] = b"h3";
+/// The same of HTTP/1.1 (RFC 7301, section 6), which a tunnel begins with where UDP is blocked.
+pub(super) const HTTP1: &[u8] = b"http/1.1";
 /// How often is looked whether a certificate has run out.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Longest handshake, with the greeting.
@@ -239,9 +242,22 @@ impl Hops {
                 drop(permit);
                 hops.metrics.handshake.observe(began.elapsed().as_secs_f64());
                 match shaken {
-                    Ok(Ok((link, stream, hello))) => {
+                    Ok(Ok(ShakenTls::Http(stream, peer, permit))) => {
+                        let until = over(Some(&peer));
+                        let host = Arc::new(Http { hops, peer: Some(peer) });
+                        tokio::select! {
+                            served = bpi_masque::serve_h1(*stream, host) => {
+                                if let Err(error) = served {
+                                    tracing::debug!(%from, %error, "HTTP has ended");
+                                }
+                            }
+                            () = until => {}
+                        }
+                        drop(permit);
+                    }
+                    Ok(Ok(ShakenTls::Hop(link, stream, hello))) => {
                         let hear = hops.ears(&link, &hello);
-                        let ended = link.run_tls(stream, &hear).await;
+                        let ended = link.run_tls(*stream, &hear).await;
                         hops.left(&link, &ended.to_string());
                     }
                     Ok(Err(error)) => hops.refused(from, &error),
@@ -256,13 +272,18 @@ impl Hops {
         stream: TcpStream,
         from: SocketAddr,
         acceptor: TlsAcceptor,
-    ) -> Result<(Arc<Link>, tokio_rustls::server::TlsStream<TcpStream>, Hello), Unwelcome> {
+    ) -> Result<ShakenTls, Unwelcome> {
         let gone = |error: std::io::Error| Unwelcome::Gone { reason: error.to_string() };
         let mut stream = acceptor.accept(stream).await.map_err(gone)?;
+        let leaf = self.leaf(stream.get_ref().1.peer_certificates().unwrap_or_default())?;
+        if stream.get_ref().1.alpn_protocol() == Some(HTTP1) {
+            let permit = Arc::clone(&self.https).try_acquire_owned().map_err(|_| Unwelcome::Busy)?;
+            self.metrics.shaken(Handshake::Done);
+            return Ok(ShakenTls::Http(Box::new(stream), leaf, permit));
+        }
         if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
             return Err(Unwelcome::Greeting { reason: "another protocol".to_owned() });
         }
-        let leaf = self.leaf(stream.get_ref().1.peer_certificates().unwrap_or_default())?;
         let exported = stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None);
         let exported = exported.map_err(|_| Unwelcome::Signature)?;
         let hello = read_message(&mut stream).await.map_err(|reason| Unwelcome::Greeting { reason })?;
@@ -278,7 +299,7 @@ impl Hops {
             return Err(gone(error));
         }
         self.metrics.shaken(Handshake::Done);
-        Ok((link, stream, hello))
+        Ok(ShakenTls::Hop(link, Box::new(stream), hello))
     }
 
     fn leaf(&self, shown: &[rustls::pki_types::CertificateDer<'_>]) -> Result<Leaf, Unwelcome> {
@@ -384,6 +405,11 @@ impl Hops {
 enum Shaken {
     Hop(Arc<Link>, (quinn::SendStream, quinn::RecvStream), Hello),
     Http(quinn::Connection, Option<Leaf>, OwnedSemaphorePermit),
+}
+
+enum ShakenTls {
+    Hop(Arc<Link>, Box<TlsStream<TcpStream>>, Hello),
+    Http(Box<TlsStream<TcpStream>>, Leaf, OwnedSemaphorePermit),
 }
 
 /// Ends when a peer's certificate does, since TLS never looks again.

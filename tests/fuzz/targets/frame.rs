@@ -12,7 +12,7 @@ use bpi_protocol::frame::endpoint::{Endpoint, Settings};
 use bpi_protocol::frame::fragments::MESSAGE_BYTES_MAX;
 use bpi_protocol::frame::header::{FRAME_BYTES_MAX, HEADER_BYTES, Header};
 use bpi_protocol::frame::key::Signer;
-use bpi_protocol::frame::{Effect, Input, Moment, RelayId, WAITING_BYTES_MAX};
+use bpi_protocol::frame::{Effect, Input, Moment, RelayId, WAITING_BYTES_MAX, WANTED_S};
 use ed25519_dalek::{Signer as _, SigningKey};
 use libfuzzer_sys::fuzz_target;
 use rand_core::{TryCryptoRng, TryRng};
@@ -78,7 +78,7 @@ fn key(end: usize) -> Key {
 
 fn begin(end: usize, chance: &mut Chance) -> Endpoint<Key> {
     let allowed = Some([key(0).identity(), key(1).identity()].into());
-    Endpoint::new(key(end), Settings { network: NETWORK, sessions_max: 4, allowed }, chance)
+    Endpoint::new(key(end), Settings { network: NETWORK, sessions_max: 4, wanted_s: WANTED_S, allowed }, chance)
 }
 
 struct Story {

@@ -271,6 +271,8 @@ async fn a_source_follows_its_files_and_keeps_the_old_svid_when_the_new_one_is_b
     let foreign = foreign.issue(&me, &Order::of_life(NOW_S, 3600)).unwrap();
     std::fs::write(&path, foreign.pem().as_bytes()).unwrap();
     look_again(&identity, |_| log.text().contains("no root of the trust bundle")).await;
+    let looks = std::cell::Cell::new(0);
+    look_again(&identity, |_| looks.replace(looks.get() + 1) == 20).await;
     std::fs::write(&path, "-----BEGIN NOTHING").unwrap();
     look_again(&identity, |_| log.text().contains("is not PEM") || log.text().contains("no certificate")).await;
     std::fs::remove_file(&path).unwrap();
@@ -284,8 +286,12 @@ async fn a_source_follows_its_files_and_keeps_the_old_svid_when_the_new_one_is_b
     look_again(&identity, |_| log.text().contains("the own SVID has expired")).await;
     assert_eq!(chain(&identity), before);
 
-    // And is well again.
-    folder.issue(&me, &Order::of_life(NOW_S + DAY_S, DAY_S), NOW_S + DAY_S, None).unwrap();
+    // One of tomorrow is taken tomorrow, though its file does not change again.
+    let early = Order { not_before_s: NOW_S + 2 * DAY_S, not_after_s: NOW_S + 3 * DAY_S, dns: Vec::new() };
+    folder.issue(&me, &early, NOW_S + 2 * DAY_S, None).unwrap();
+    look_again(&identity, |_| log.text().contains("not valid before")).await;
+    assert_eq!(chain(&identity), before);
+    clock.set(NOW_S + 2 * DAY_S);
     look_again(&identity, |identity| chain(identity) != before).await;
     assert_eq!(log.text().matches("no root of the trust bundle").count(), 1, "a reason is said once");
 }
