@@ -10,6 +10,7 @@
 //! by TLS over TCP when it does not. A [`mesh::Mesh`] sends and takes messages of one identity over several ways. Always true: nothing here waits
 //! for a peer without a bound in bytes or time; what is dropped is counted. Absent on purpose: what a relay does with frames (bpi-relay).
 
+pub mod bulk;
 pub mod config;
 pub mod detour;
 pub mod link;

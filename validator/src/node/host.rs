@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bpi_protocol::consensus::bytes::Writer;
 use bpi_protocol::consensus::equivocation::Equivocation;
 use bpi_protocol::consensus::header::Header;
 use bpi_protocol::consensus::ids::{HeaderDigest, Height, Round, TimeMs, ValidatorIndex};
@@ -564,6 +565,18 @@ impl<N: Network> Host<N> {
         Ok(())
     }
 
+    /// Gives a header to the feed of relays: its proposer does, and the one after it, so that one of them may be gone.
+    fn publish(&self, place: Option<ValidatorIndex>, header: &Header, seal: &Seal) {
+        let Some(period) = self.genesis.period(&header.validators) else { return };
+        let next = (header.proposer.at() + 1) % period.set.len().max(1);
+        if place.is_some_and(|place| place == header.proposer || place.at() == next) {
+            let mut body = Writer::new();
+            body.bytes(&header.to_bytes());
+            seal.write(&mut body);
+            self.network.publish(header.height.0, &body.done());
+        }
+    }
+
     /// Keeps a final header and what it commits to: first the leaves, so that the log is never behind what is final without knowing.
     fn append(
         &mut self,
@@ -581,9 +594,11 @@ impl<N: Network> Host<N> {
         let now = now_ms();
         self.moved_ms = now;
         self.metrics.finalised(Duration::from_millis(now.saturating_sub(header.time.0)));
-        if self.plan.place(&header.validators) == Some(header.proposer) {
+        let place = self.plan.place(&header.validators);
+        if place == Some(header.proposer) {
             self.metrics.proposed.inc();
         }
+        self.publish(place, header, seal);
         if let (Seal::Votes(votes), Some(period)) = (seal, self.genesis.period(&header.validators)) {
             self.metrics.participation.set(share(votes.signers, period.set.len()));
             self.metrics.diversity.set(period.diversity(votes.signers));

@@ -117,6 +117,10 @@ impl Network for Bpci {
         self.shared.blame(peer, reason);
     }
 
+    fn publish(&self, height: u64, body: &[u8]) {
+        self.mesh.publish(height, body);
+    }
+
     fn connected(&self) -> usize {
         self.shared.metrics.relays.set(self.mesh.relays_connected() as i64);
         self.shared.links.iter().filter(|link| link.heard_ms.load(Ordering::Relaxed) > 0).count()

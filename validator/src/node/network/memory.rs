@@ -84,6 +84,8 @@ impl Network for Memory {
 
     fn blame(&self, _: Peer, _: &'static str) {}
 
+    fn publish(&self, _: u64, _: &[u8]) {}
+
     fn connected(&self) -> usize {
         self.others().count()
     }

@@ -50,6 +50,9 @@ pub trait Network: Send {
     /// Lowers a peer's score; one that has fallen too low is cut off for a while.
     fn blame(&self, peer: Peer, reason: &'static str);
 
+    /// Gives a final header and its seal to who follows headers without being a peer.
+    fn publish(&self, height: u64, body: &[u8]);
+
     /// Peers that are connected now.
     fn connected(&self) -> usize;
 }

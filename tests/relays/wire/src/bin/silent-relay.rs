@@ -22,7 +22,7 @@ use bpi_transport::way::read_message;
 use bytes::Bytes;
 use clap::Parser;
 use quinn::{Endpoint, Incoming, ServerConfig};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::task::JoinSet;
 
 #[derive(Parser)]
