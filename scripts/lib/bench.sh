@@ -6,6 +6,11 @@ bench_run() {
     validators_bench "$@"
     return
   fi
+  if [ "${1:-}" = bpci ]; then
+    shift
+    relays_bench "$@"
+    return
+  fi
   need_root bench
   if [ "${1:-}" = cage ]; then
     shift

@@ -1,6 +1,6 @@
 # The test command. Each part runs to its end whatever the others did; one summary closes the whole.
 
-TEST_PARTS=(lint unit conformance sim validators system fuzz vm)
+TEST_PARTS=(lint unit conformance sim validators relays system fuzz vm)
 PASSED=0
 FAILED=0
 SKIPS=()
@@ -66,7 +66,7 @@ one() { # one TITLE COMMAND…: a check that is one test
 
 test_lint() {
   one "rustfmt" cargo fmt --all --check
-  one "clippy, warnings are errors" cargo clippy --locked --workspace --all-targets --features bpi-simulation/beacon --profile ci -- -D warnings
+  one "clippy, warnings are errors" cargo clippy --locked --workspace --all-targets --features bpi-simulation/beacon,bpi-protocol/frame,bpi-identity/devnet --profile ci -- -D warnings
   if command -v cargo-deny >/dev/null; then
     one "cargo deny: licences, bans, sources" cargo deny --offline check licenses bans sources
   else
@@ -107,16 +107,16 @@ count_log() {
 test_unit() {
   local rc=0
   if cargo nextest --version >/dev/null 2>&1; then
-    one "build the unit tests" cargo nextest run --locked --cargo-profile ci --workspace --features bpi-simulation/beacon --exclude bpi-tests --no-run
-    logged unit cargo nextest run --locked --cargo-profile ci --workspace --features bpi-simulation/beacon --exclude bpi-tests --no-fail-fast \
+    one "build the unit tests" cargo nextest run --locked --cargo-profile ci --workspace --features bpi-simulation/beacon,bpi-protocol/frame,bpi-identity/devnet --exclude bpi-tests --no-run
+    logged unit cargo nextest run --locked --cargo-profile ci --workspace --features bpi-simulation/beacon,bpi-protocol/frame,bpi-identity/devnet --exclude bpi-tests --no-fail-fast \
       --status-level slow --final-status-level fail --no-tests pass || rc=$?
   else
-    one "build the unit tests" cargo test --locked --profile ci --workspace --features bpi-simulation/beacon --exclude bpi-tests --no-run
-    logged unit cargo test --locked --profile ci --workspace --features bpi-simulation/beacon --exclude bpi-tests --lib --bins --tests --no-fail-fast || rc=$?
+    one "build the unit tests" cargo test --locked --profile ci --workspace --features bpi-simulation/beacon,bpi-protocol/frame,bpi-identity/devnet --exclude bpi-tests --no-run
+    logged unit cargo test --locked --profile ci --workspace --features bpi-simulation/beacon,bpi-protocol/frame,bpi-identity/devnet --exclude bpi-tests --lib --bins --tests --no-fail-fast || rc=$?
   fi
   count_log unit "$rc"
   rc=0
-  logged doc cargo test --locked --profile ci --workspace --features bpi-simulation/beacon --exclude bpi-tests --doc || rc=$?
+  logged doc cargo test --locked --profile ci --workspace --features bpi-simulation/beacon,bpi-protocol/frame,bpi-identity/devnet --exclude bpi-tests --doc || rc=$?
   count_log doc "$rc"
 }
 
@@ -162,6 +162,17 @@ test_validators() {
   rc=0
   logged validators validators_run --seconds "${BPI_KILL_SECONDS:-300}" || rc=$?
   count_log validators "$rc"
+}
+
+test_relays() {
+  local rc=0
+  need_root "test relays"
+  packages_need "to test" "${TEST_PACKAGES[@]}" "${RELAYS_PACKAGES[@]}"
+  logged strangers relays_strangers || rc=$?
+  count_log strangers "$rc"
+  rc=0
+  logged relays relays_namespaces || rc=$?
+  count_log relays "$rc"
 }
 
 test_sim() {

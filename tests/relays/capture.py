@@ -104,18 +104,20 @@ def read(path, pattern):
     return found
 
 
-def not_quic(path, port):
-    """By tshark: how many packets of UDP are QUIC, and lines of the first that are not."""
-    command = ["tshark", "-n", "-r", str(path), "-d", f"udp.port=={port},quic", "-Y", "udp", "-T", "fields", "-e", "frame.number", "-e", "frame.protocols",
+def not_quic(path):
+    """By tshark: how many packets of UDP are QUIC of version 1, in flows that begin with its handshake; and lines of those that are not."""
+    command = ["tshark", "-n", "-r", str(path), "-Y", "udp", "-T", "fields", "-e", "frame.number", "-e", "udp.stream", "-e", "frame.protocols",
                "-e", "quic.version", "-e", "_ws.malformed"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise ValueError(f"tshark: {done.stderr.strip()[-300:]}")
-    quic, others = 0, []
+    quic, others, flows = 0, [], set()
     for line in done.stdout.splitlines():
-        number, protocols, versions, malformed = (line.split("\t") + [""] * 4)[:4]
+        number, flow, protocols, versions, malformed = (line.split("\t") + [""] * 5)[:5]
         known = {version for version in versions.split(",") if version}
-        if "quic" in protocols.split(":") and known <= {"0x00000001"} and not malformed:
+        if known == {"0x00000001"}:
+            flows.add(flow)
+        if "quic" in protocols.split(":") and known <= {"0x00000001"} and flow in flows and not malformed:
             quic += 1
         else:
             others.append(f"{number}: {protocols} {versions} {malformed}")

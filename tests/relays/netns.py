@@ -348,7 +348,7 @@ def block(report, site, probe, who, seconds):
 
 def judge_capture(report, name, file):
     found = capture.read(file, PATTERN)
-    quic, others = capture.not_quic(file, PORT)
+    quic, others = capture.not_quic(file)
     what = "the client's" if name == "c" else f"relay {name}'s"
     report.check(f"capture at {what} device: all is QUIC v1 or TLS 1.3",
                  found["udp"] > 0 and found["tls_streams"] > 0 and quic == found["udp"] and not (others or found["other"] or found["not_tls"]),
@@ -365,7 +365,7 @@ def capture_control(report, arguments, folder):
             world.run(*site.world.inside("c"), sys.executable, "-c", say)
             time.sleep(0.5)
         found = capture.read(files["d"], PATTERN)
-        _, others = capture.not_quic(files["d"], PORT)
+        _, others = capture.not_quic(files["d"])
         report.check("control: a capture with something in the clear is told from one without", found["pattern"] > 0 and len(others) > 0, f"{dict(found)} {others[:1]}")
 
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 
 # How long a node may take to stop when it is asked to.
 STOP_S = 10
@@ -69,9 +70,9 @@ class Authority:
         if done.returncode != 0:
             raise ClusterError(f"bpi-devnet-ca {' '.join(map(str, words))}: {done.stderr.strip()}")
 
-    def issue(self, name, to, seconds=86400):
+    def issue(self, name, to, seconds=86400, more=()):
         """An SVID, new or in place of the one that is there."""
-        self.run("issue", "--dir", self.folder, "--id", f"spiffe://{DOMAIN}/{name}", "--seconds", seconds, "--to", to)
+        self.run("issue", "--dir", self.folder, "--id", f"spiffe://{DOMAIN}/{name}", "--seconds", seconds, "--to", to, *more)
 
 
 class Cluster:
@@ -104,6 +105,8 @@ class Cluster:
             member = node_folder / "member.toml"
             member.write_text(self.say(config, "keygen", "--region", f"r{number % 3}"))
             members.append(str(member))
+        if not members:
+            return
         genesis = self.say(None, "genesis", "--name", "loopback", "--ceremony-heights", str(ceremony_heights), *members)
         for height in epochs:
             genesis += f"\n[[epoch]]\nfirst_height = {height}\n"
@@ -171,6 +174,20 @@ class Cluster:
         self.start_relays()
         for number in range(len(self.nodes)):
             self.start(number)
+
+    def wait_for_relays(self, patience_s):
+        """Waits until all relays answer."""
+        deadline = time.monotonic() + patience_s
+        for relay in self.relays:
+            while True:
+                self.check_running()
+                try:
+                    with urllib.request.urlopen(f"http://127.0.0.1:{relay.status}/health", timeout=5):
+                        break
+                except OSError:
+                    if time.monotonic() > deadline:
+                        raise ClusterError(f"a relay does not answer within {patience_s} s") from None
+                    time.sleep(0.05)
 
     def kill(self, number):
         """kill -9, and waits for its end."""
