@@ -1,6 +1,6 @@
 //! BPCI beside raw QUIC, in turn, against a relay of its own: goodput, fan-out, added latency, handshakes, memory, sealing.
 //!
-//! `scripts/bpi bench bpci` runs it. Figures of this machine, not promises of a test: it fails only when something does not work.
+//! `scripts/bpi bench bpci` runs it; names of parts (sealing, memory, goodput, latency, fan-out, handshakes) choose some. Figures of this machine, not promises of a test: it fails only when something does not work.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -523,21 +523,39 @@ async fn memory(site: &Site, counts: &[usize]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether a part is wanted: all are, unless some are named.
+fn is_wanted(part: &str) -> bool {
+    let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    named.is_empty() || named.iter().any(|name| name == part)
+}
+
 fn main() -> Result<(), Failure> {
     // `cargo test` builds and runs benches too: a look whether it still works is enough then.
     let quick = !std::env::args().any(|argument| argument == "--bench");
     let scale = |full: usize, short: usize| if quick { short } else { full };
-    sealing();
+    if is_wanted("sealing") {
+        sealing();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let fresh = Site::new()?;
-    runtime.block_on(memory(&fresh, &[scale(1000, 50), scale(3000, 100)]))?;
-    drop(fresh);
+    if is_wanted("memory") {
+        let site = Site::new()?;
+        runtime.block_on(memory(&site, &[scale(1000, 50), scale(3000, 100)]))?;
+    }
     let site = Site::new()?;
     runtime.block_on(async {
-        goodput(&site, scale(256, 8)).await?;
-        latency(&site, scale(5000, 100)).await?;
-        fan_out(&site, 1, scale(400_000, 2_000) as u64).await?;
-        fan_out(&site, 3, scale(400_000, 2_000) as u64).await?;
-        handshakes(&site, scale(2000, 50)).await
+        if is_wanted("goodput") {
+            goodput(&site, scale(256, 8)).await?;
+        }
+        if is_wanted("latency") {
+            latency(&site, scale(5000, 100)).await?;
+        }
+        if is_wanted("fan-out") {
+            fan_out(&site, 1, scale(400_000, 2_000) as u64).await?;
+            fan_out(&site, 3, scale(400_000, 2_000) as u64).await?;
+        }
+        if is_wanted("handshakes") {
+            handshakes(&site, scale(2000, 50)).await?;
+        }
+        Ok(())
     })
 }

@@ -45,6 +45,9 @@ pub struct Config {
     /// How long peers have to go elsewhere before the relay ends, in s.
     #[serde(default = "defaults::drain_s")]
     pub drain_s: u32,
+    /// Threads that carry frames. One is best for one or two processors.
+    #[serde(default = "defaults::threads")]
+    pub threads: u32,
     /// Where it listens.
     #[serde(default)]
     pub listen: ListenConfig,
@@ -247,6 +250,9 @@ impl Default for LimitsConfig {
 mod defaults {
     pub fn log_level() -> String {
         "info".to_owned()
+    }
+    pub fn threads() -> u32 {
+        1
     }
     pub fn drain_s() -> u32 {
         30
@@ -473,6 +479,7 @@ impl Config {
         let weight = "it has to be 1 to 64";
         let weight_max = u64::from(WEIGHT_MAX);
         first([
+            wide(self.threads, 1..=64, "threads", "it has to be 1 to 64"),
             wide(self.drain_s, 0..=3600, "drain_s", "it has to be 3600 or less"),
             within(
                 budget.bytes_per_s,

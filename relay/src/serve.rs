@@ -132,7 +132,16 @@ impl Places {
 pub fn run(config: Config) -> Result<(), ServeError> {
     let failed = |deed| move |source| ServeError::Io { deed, source };
     start_log(&config.log_level);
-    let runtime = Builder::new_multi_thread().enable_all().build().map_err(failed("start threads"))?;
+    // A relay is sized for one processor; one thread hands frames on without waking another.
+    let mut builder = match config.threads {
+        1 => Builder::new_current_thread(),
+        threads => {
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(threads as usize);
+            builder
+        }
+    };
+    let runtime = builder.enable_all().build().map_err(failed("start threads"))?;
     runtime.block_on(async {
         let mut tasks = JoinSet::new();
         let identity = config.identity.start(&mut tasks).await?;

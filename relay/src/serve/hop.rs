@@ -148,10 +148,11 @@ impl Hops {
                 continue;
             };
             let hops = Arc::clone(&self);
+            // What is long over in a connection's life is boxed: a task is as large as its largest step.
             connections.spawn(async move {
                 let from = incoming.remote_address();
                 let began = Instant::now();
-                let shaken = timeout(HANDSHAKE_TIME, hops.shake_quic(incoming)).await;
+                let shaken = timeout(HANDSHAKE_TIME, Box::pin(hops.shake_quic(incoming))).await;
                 drop(permit);
                 hops.metrics.handshake.observe(began.elapsed().as_secs_f64());
                 match shaken {
@@ -165,7 +166,7 @@ impl Hops {
                         let until = over(host.peer.as_ref());
                         let closing = connection.clone();
                         tokio::select! {
-                            served = bpi_masque::serve_h3(connection, host) => {
+                            served = Box::pin(bpi_masque::serve_h3(connection, host)) => {
                                 if let Err(error) = served {
                                     tracing::debug!(%from, %error, "HTTP has ended");
                                 }
@@ -238,7 +239,7 @@ impl Hops {
             connections.spawn(async move {
                 prepare(&stream);
                 let began = Instant::now();
-                let shaken = timeout(HANDSHAKE_TIME, hops.shake_tls(stream, from, acceptor)).await;
+                let shaken = timeout(HANDSHAKE_TIME, Box::pin(hops.shake_tls(stream, from, acceptor))).await;
                 drop(permit);
                 hops.metrics.handshake.observe(began.elapsed().as_secs_f64());
                 match shaken {
@@ -246,7 +247,7 @@ impl Hops {
                         let until = over(Some(&peer));
                         let host = Arc::new(Http { hops, peer: Some(peer) });
                         tokio::select! {
-                            served = bpi_masque::serve_h1(*stream, host) => {
+                            served = Box::pin(bpi_masque::serve_h1(*stream, host)) => {
                                 if let Err(error) = served {
                                     tracing::debug!(%from, %error, "HTTP has ended");
                                 }

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use rustls::CipherSuite;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -95,7 +96,7 @@ impl Identity {
     ///
     /// As [`Identity::replace`].
     pub fn with_time(svid: Svid, bundle: Bundle, time: Arc<dyn TimeProvider>) -> Result<Self, IdentityError> {
-        let provider = Arc::new(ring::default_provider());
+        let provider = Arc::new(provider());
         let current = prepare(svid, bundle, &provider, read_clock(&*time)?)?;
         Ok(Self(Arc::new(Shared { current: watch::Sender::new(Arc::new(current)), provider, time })))
     }
@@ -187,6 +188,13 @@ fn read_clock(time: &dyn TimeProvider) -> Result<u64, SvidError> {
 }
 
 /// Checks the own SVID as a peer would, so that what peers will refuse is refused here, where somebody reads the reason.
+/// ring, with the suite first that this hop is fastest with: AES-128 takes less for each packet, and SHA-256 has instructions that SHA-384 has not.
+fn provider() -> CryptoProvider {
+    let mut provider = ring::default_provider();
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    provider
+}
+
 fn prepare(svid: Svid, bundle: Bundle, provider: &CryptoProvider, now_s: u64) -> Result<Current, SvidError> {
     let (leaf, issuers) = svid.chain().split_first().ok_or(SvidError::NoCertificate)?;
     bundle.verify(leaf, issuers, now_s, &provider.signature_verification_algorithms)?;
