@@ -6,14 +6,18 @@
 `--programs`: bpi-relay, bpi-devnet-ca and the rest of a build. Needs aioquic and curl_cffi (requirements.txt). Ends with `N passed, M failed`.
 """
 import argparse
+import itertools
 import json
 import pathlib
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
+import time
+import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "validators"))
@@ -66,6 +70,64 @@ def aioquic(site, *words):
     return done.returncode == 0, (done.stdout + done.stderr).strip().splitlines()[-1]
 
 
+def initials(count):
+    """First datagrams of so many QUIC clients, each of another one."""
+    from aioquic.quic.configuration import QuicConfiguration
+    from aioquic.quic.connection import QuicConnection
+    for _ in range(count):
+        client = QuicConnection(configuration=QuicConfiguration(is_client=True, alpn_protocols=["bpci/1"], server_name="relay.invalid"))
+        client.connect(("127.0.0.1", 1), now=0.0)
+        yield client.datagrams_to_send(now=0.0)[0][0]
+
+
+def figures(site):
+    with urllib.request.urlopen(f"http://127.0.0.1:{site.relays[0].status}/metrics", timeout=PATIENCE_S) as answer:
+        text = answer.read().decode()
+    return {name: float(value) for name, value in re.findall(r"^([a-z]\S*) (\S+)$", text, re.M)}
+
+
+def flood(site, seconds=6):
+    """Initials from addresses that answer nothing, while honest clients read the status page: all of them must get it."""
+    first = list(initials(3000))
+    sockets = []
+    for number in range(200):
+        # Another address of loopback for each, as spoofed ones are: nobody reads what the relay sends there.
+        sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sender.bind((f"127.{1 + number % 100}.{number}.7", 0))
+        sockets.append(sender)
+    stop, sent = threading.Event(), [0]
+
+    def send():
+        for at, datagram in enumerate(itertools.cycle(first)):
+            if stop.is_set():
+                return
+            sockets[at % len(sockets)].sendto(datagram, ("127.0.0.1", site.relays[0].port))
+            sent[0] += 1
+            # Some thousand a second, of which a relay on one processor must stand a part.
+            if at % 20 == 0:
+                time.sleep(0.005)
+    before, times = figures(site), []
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    until = time.monotonic() + seconds
+    holds = True
+    while time.monotonic() < until:
+        began = time.monotonic()
+        good, said = page(site)
+        holds = holds and good
+        times.append(time.monotonic() - began)
+        time.sleep(0.05)
+    stop.set()
+    thread.join()
+    for sender in sockets:
+        sender.close()
+    after = figures(site)
+    retries = after["bpi_relay_retries_total"] - before["bpi_relay_retries_total"]
+    times.sort()
+    said = f"{sent[0]} Initials in {seconds} s, {retries:.0f} answered by Retry; {len(times)} pages, p50 {1000 * times[len(times) // 2]:.0f} ms, longest {1000 * times[-1]:.0f} ms"
+    return holds and retries > 0, said
+
+
 def cases(site):
     """(what, whether it holds, what was said)."""
     port, shown = echo(), ["--certificate", site.agent, "--key", site.agent]
@@ -73,6 +135,7 @@ def cases(site):
     yield "aioquic with an SVID has 200 datagrams of 1 000 bytes proxied and gets them back", *aioquic(site, "--port", port, *shown)
     yield "aioquic with an SVID has capsules proxied too", *aioquic(site, "--port", port, "--capsules", *shown)
     yield "aioquic without an SVID is told to show one", *aioquic(site, "--port", port, "--status", 407)
+    yield "spoofed Initials keep no honest client out", *flood(site)
     yield "a port that is not proxied to is refused", *aioquic(site, "--port", 53, "--status", 403, *shown)
 
 
