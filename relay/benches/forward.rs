@@ -65,7 +65,9 @@ fn key(number: u32) -> KeyId {
 fn frame(to: u32) -> Bytes {
     let mut frame = vec![0x5a; FRAME_BYTES];
     frame[..4].copy_from_slice(b"BPC1");
-    frame[4] = 2;
+    // DATA, suite 1, the whole message.
+    (frame[4], frame[5], frame[6], frame[7]) = (2, 1, 0, 0);
+    frame[56..60].copy_from_slice(&[0, 0, 0, 1]);
     frame[16..24].copy_from_slice(&key(to).0);
     frame[52..56].copy_from_slice(&(UNIX_S as u32 + 60).to_be_bytes());
     frame[60..64].copy_from_slice(&(FRAME_BYTES as u32 - 80).to_be_bytes());

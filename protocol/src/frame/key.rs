@@ -5,6 +5,7 @@
 //! [`KeyId`], which stays when prekeys change.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use rand_core::CryptoRng;
 use sha2::{Digest as _, Sha256};
@@ -30,8 +31,15 @@ const KEY_ID_DOMAIN: &[u8] = b"bpci/1 key id";
 const PREKEY_DOMAIN: &[u8] = b"bpci/1 prekey";
 
 /// What relays know a destination by: the first eight bytes of a digest of its identity.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeyId(pub [u8; 8]);
+
+impl Hash for KeyId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        // As one number: relays look it up for every frame.
+        state.write_u64(u64::from_be_bytes(self.0));
+    }
+}
 
 impl KeyId {
     /// Of an Ed25519 identity.

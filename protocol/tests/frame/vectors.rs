@@ -74,9 +74,12 @@ struct Sent {
 fn story() -> Vectors {
     let mut rng = Recorded(Chance(0x00b1_c1b1), Vec::new());
     let (initiator, responder) = (Key::of(1), Key::of(2));
-    let mut ends =
-        [Endpoint::new(initiator.clone(), settings(), &mut rng), Endpoint::new(responder.clone(), settings(), &mut rng)];
-    let messages: Vec<Vec<u8>> = vec![b"a message that fits a datagram".to_vec(), (0..20_000_u32).map(|at| (at % 251) as u8).collect()];
+    let mut ends = [
+        Endpoint::new(initiator.clone(), settings(), &mut rng),
+        Endpoint::new(responder.clone(), settings(), &mut rng),
+    ];
+    let messages: Vec<Vec<u8>> =
+        vec![b"a message that fits a datagram".to_vec(), (0..20_000_u32).map(|at| (at % 251) as u8).collect()];
     let mut frames = Vec::new();
     let mut us = 0;
     let mut prekey = None;

@@ -373,7 +373,7 @@ impl Hops {
 
     /// Registers what a client takes, gives it what has waited, and hears it from then on.
     fn ears(self: &Arc<Self>, link: &Arc<Link>, hello: &Hello) -> Arc<dyn Hear> {
-        let key = crate::envelope::KeyId(KeyId::of(&hello.identity).0);
+        let key = KeyId::of(&hello.identity);
         let registered = self.switch().register(self.clock.now(), ConnId(link.number), key, &hello.prekey);
         match registered {
             Ok(waited) => waited.into_iter().for_each(|frame| {
@@ -442,7 +442,7 @@ struct Ears {
     hops: Arc<Hops>,
     network: u64,
     identity: [u8; 32],
-    key: crate::envelope::KeyId,
+    key: KeyId,
     messages: AtomicU32,
     since: Mutex<Instant>,
 }
@@ -511,7 +511,7 @@ impl Hear for Ears {
                 Pace::Go
             }
             Hop::Lookup(key) => {
-                let found = hops.switch().announcement(hops.clock.now(), crate::envelope::KeyId(key.0));
+                let found = hops.switch().announcement(hops.clock.now(), key);
                 link.say(&Hop::Found { key, prekey: found.map(|found| found.to_vec()).unwrap_or_default() });
                 Pace::Go
             }

@@ -117,13 +117,8 @@ impl Site {
             .stderr(std::fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
-        let program = Program {
-            id: SpiffeId::new(DOMAIN.parse().unwrap(), Role::Relay, name).unwrap(),
-            port,
-
-            log,
-            process,
-        };
+        let program =
+            Program { id: SpiffeId::new(DOMAIN.parse().unwrap(), Role::Relay, name).unwrap(), port, log, process };
         eventually("a relay listens", || program.logged("this relay takes connections")).await;
         program
     }

@@ -23,7 +23,8 @@ pub fn key(number: u64) -> KeyId {
 pub fn frame(key: KeyId, number: u64, expiry_s: u64, bytes: usize) -> Bytes {
     let mut frame = vec![0; bytes.max(80)];
     frame[..4].copy_from_slice(b"BPC1");
-    frame[4] = 2;
+    // DATA, suite 1, the whole message.
+    (frame[4], frame[5], frame[59]) = (2, 1, 1);
     frame[8..16].copy_from_slice(&NETWORK.0);
     frame[16..24].copy_from_slice(&key.0);
     frame[44..52].copy_from_slice(&number.to_be_bytes());
