@@ -28,6 +28,8 @@ use crate::way::{Address, Client, Watch, Way};
 const EVENTS_MAX: usize = 1024;
 /// Room that one step may need: a frame completes one message at most, and tells of some others.
 const EVENTS_PER_STEP: usize = 16;
+/// Frames that no relay hands on, from one relay, before it is left out.
+const ABSURD_MAX: u64 = 64;
 /// How often relays are chosen anew though nothing has happened.
 const CHOOSE_EVERY: Duration = Duration::from_secs(10);
 
@@ -167,6 +169,7 @@ struct Ear {
     mesh: Arc<Shared>,
     relay: usize,
     id: RelayId,
+    absurd: AtomicU64,
 }
 
 impl Mesh {
@@ -203,7 +206,7 @@ impl Mesh {
         });
         let client = client.map(Arc::new);
         for (client, (relay, (way, id))) in client.iter().cycle().zip(shared.ways.iter().zip(ids).enumerate()) {
-            let ear = Arc::new(Ear { mesh: Arc::clone(&shared), relay, id });
+            let ear = Arc::new(Ear { mesh: Arc::clone(&shared), relay, id, absurd: AtomicU64::new(0) });
             let (hear, watch): (Arc<dyn Hear>, Arc<dyn Watch>) = (Arc::clone(&ear) as _, ear);
             tasks.spawn(Arc::clone(way).run(Arc::clone(client), hear, watch));
         }
@@ -284,7 +287,9 @@ impl Shared {
         self.began.elapsed().as_millis() as u64
     }
 
-    fn step(&self, input: Input<'_>) {
+    /// Takes an input, does what it wants done, and says whether a relay that brought it is to blame: relays hand on nothing that is no frame, or
+    /// somebody else's.
+    fn step(&self, input: Input<'_>) -> bool {
         let mut out = Vec::new();
         let nearer = {
             let mut state = self.lock();
@@ -296,7 +301,10 @@ impl Shared {
         if nearer {
             self.sooner.notify_one();
         }
+        let absurd = |effect: &Effect| matches!(effect, Effect::Refused(Refusal::Malformed | Refusal::Astray));
+        let to_blame = out.iter().any(absurd);
         self.perform(out);
+        to_blame
     }
 
     fn perform(&self, effects: Vec<Effect>) {
@@ -385,8 +393,14 @@ impl Hear for Ear {
             Ok(frame) => frame,
             Err(frame) => BytesMut::from(frame.as_ref()),
         };
-        self.mesh.step(Input::Frame { via: self.id, frame: &mut frame });
+        let to_blame = self.mesh.step(Input::Frame { via: self.id, frame: &mut frame });
         frame.zeroize();
+        if to_blame && self.absurd.fetch_add(1, Ordering::Relaxed) >= ABSURD_MAX {
+            self.absurd.store(0, Ordering::Relaxed);
+            self.mesh.lock().spread.evict(self.relay, self.mesh.now_ms());
+            self.mesh.found(Finding::Evicted(self.relay));
+            return Pace::Close(bpi_protocol::hop::Code::Malformed);
+        }
         Pace::Go
     }
 
@@ -394,7 +408,7 @@ impl Hear for Ear {
         match message {
             Hop::Found { prekey, .. } if prekey.is_empty() => {}
             Hop::Found { prekey, .. } => match Prekey::from_bytes(&prekey, self.mesh.network, unix_time().as_secs()) {
-                Ok(prekey) => self.mesh.step(Input::Prekey(prekey)),
+                Ok(prekey) => drop(self.mesh.step(Input::Prekey(prekey))),
                 Err(error) => tracing::info!(%error, "a relay gives a prekey that does not hold"),
             },
             Hop::Headline { height, body } => self.mesh.tell(Event::Headline { height, body }),

@@ -141,6 +141,15 @@ impl Spread {
         self.order = chosen;
     }
 
+    /// A relay has shown by itself that it is not to be trusted.
+    pub fn evict(&mut self, relay: usize, now_ms: u64) {
+        if let Some(known) = self.relays.get_mut(relay) {
+            known.strikes = 0;
+            known.evicted_until_ms = now_ms.saturating_add(EVICTED_MS);
+        }
+        self.choose(now_ms);
+    }
+
     /// A frame for a peer was given to a relay.
     pub fn given(&mut self, relay: usize, peer: &[u8; 32]) {
         if let Some(known) = self.relays.get_mut(relay) {

@@ -334,6 +334,11 @@ impl<S: Signer> Endpoint<S> {
             }
             return Err(Refusal::Duplicate);
         }
+        // What costs nothing to refuse comes before what is counted.
+        let known = |pair: &PrekeyPair| pair.public.serial == header.serial && pair.opens_at(now.unix_s);
+        if !self.prekeys.iter().any(known) {
+            return Err(Refusal::Handshake);
+        }
         self.spend_handshake(now)?;
         if self.inits.len() >= INITS_MAX {
             self.inits.retain(|_, expiry_s| u64::from(*expiry_s) + super::header::SKEW_S >= now.unix_s);
@@ -341,8 +346,7 @@ impl<S: Signer> Endpoint<S> {
         if self.inits.len() >= INITS_MAX || !self.has_room(now) {
             return Err(Refusal::NoRoom);
         }
-        let prekey = self.prekeys.iter().find(|pair| pair.public.serial == header.serial && pair.opens_at(now.unix_s));
-        let prekey = prekey.ok_or(Refusal::Handshake)?;
+        let prekey = self.prekeys.iter().find(|pair| pair.public.serial == header.serial).ok_or(Refusal::Handshake)?;
         if self.incoming.contains_key(&header.session) {
             return Err(Refusal::Session);
         }

@@ -1,9 +1,11 @@
 //! What a node counts, for Prometheus.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bpi_protocol::frame::Refusal;
+use bpi_transport::mesh::Counts;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -77,6 +79,8 @@ pub struct Metrics {
     heard: Family<Kind, Counter>,
     unsent: Counter,
     refused: Family<Why, Counter>,
+    bpci: Family<Kind, Counter>,
+    bpci_refused: Family<Why, Counter>,
 }
 
 impl Metrics {
@@ -117,6 +121,13 @@ impl Metrics {
         registry.register("frames_sent", "Frames sent by kind", Family::clone(&sent));
         registry.register("frames_heard", "Frames heard by kind", Family::clone(&heard));
         registry.register("refused", "What was refused, by reason", Family::clone(&refused));
+        let (bpci, bpci_refused) = (Family::default(), Family::default());
+        registry.register(
+            "bpci_frames",
+            "Frames of BPCI, one for each relay that they went over",
+            Family::clone(&bpci),
+        );
+        registry.register("bpci_refused", "Frames of BPCI that were refused, by reason", Family::clone(&bpci_refused));
         registry.register_with_unit(
             "finality",
             "From a header's time to its finality here",
@@ -151,6 +162,8 @@ impl Metrics {
             heard,
             unsent,
             refused,
+            bpci,
+            bpci_refused,
         })
     }
 
@@ -172,6 +185,26 @@ impl Metrics {
     /// Something was refused.
     pub fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&Why { reason }).inc();
+    }
+
+    /// What a mesh has counted so far.
+    pub fn carried(&self, counts: &Counts) {
+        let up_to = |counter: &Counter, total: &AtomicU64| {
+            counter.inc_by(total.load(Ordering::Relaxed).saturating_sub(counter.get()));
+        };
+        for (kind, total) in [
+            ("sent", &counts.frames_sent),
+            ("again", &counts.frames_again),
+            ("heard", &counts.frames_heard),
+            ("left", &counts.frames_left),
+            ("relay-suspected", &counts.relays_suspected),
+            ("relay-evicted", &counts.relays_evicted),
+        ] {
+            up_to(&self.bpci.get_or_create(&Kind { kind }), total);
+        }
+        for (refusal, total) in Refusal::ALL.iter().zip(&counts.refused) {
+            up_to(&self.bpci_refused.get_or_create(&Why { reason: refusal.name() }), total);
+        }
     }
 
     /// How long something took.

@@ -123,6 +123,7 @@ impl Network for Bpci {
 
     fn connected(&self) -> usize {
         self.shared.metrics.relays.set(self.mesh.relays_connected() as i64);
+        self.shared.metrics.carried(self.mesh.counts());
         self.shared.links.iter().filter(|link| link.heard_ms.load(Ordering::Relaxed) > 0).count()
     }
 }
