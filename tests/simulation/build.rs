@@ -34,7 +34,9 @@ fn files(place: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn main() -> io::Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    // Asked for now and not when this script was compiled: a build folder that clones share keeps the script of another one.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").ok_or(io::ErrorKind::NotFound)?;
+    let root = Path::new(&here).join("../..");
     let mut hasher = Sha256::new();
     for source in SOURCES {
         println!("cargo:rerun-if-changed={}", root.join(source).display());
