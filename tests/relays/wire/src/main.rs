@@ -22,7 +22,8 @@ const TURN: usize = 64;
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
 fn main() -> anyhow::Result<()> {
-    let mut input = Lines { file: File::from(std::io::stdin().as_fd().try_clone_to_owned()?), bytes: Vec::new(), ended: false };
+    let mut input =
+        Lines { file: File::from(std::io::stdin().as_fd().try_clone_to_owned()?), bytes: Vec::new(), ended: false };
     let first = loop {
         if let Some(line) = input.next() {
             break line;
@@ -72,7 +73,8 @@ fn run(wire: &mut Wire, devices: &mut [File], input: &mut Lines) -> anyhow::Resu
     let mut ready = Vec::new();
     loop {
         let left_us = wire.next_us().map(|due_us| due_us.saturating_sub(now_us()));
-        let left = left_us.map(|us| Timespec { tv_sec: (us / 1_000_000) as i64, tv_nsec: (us % 1_000_000 * 1000) as i64 });
+        let left =
+            left_us.map(|us| Timespec { tv_sec: (us / 1_000_000) as i64, tv_nsec: (us % 1_000_000 * 1000) as i64 });
         {
             let watched = devices.iter().map(|device| PollFd::new(device, PollFlags::IN));
             let mut watched: Vec<PollFd<'_>> = watched.chain([PollFd::new(&input.file, PollFlags::IN)]).collect();

@@ -256,7 +256,8 @@ impl Look {
                     Some(Carrier::Tls) => "tls",
                     None => "none",
                 };
-                lines.say(&json!({"carrier": carrier, "relay": way.address().relay.name(), "link": now.1, "us": us}))?;
+                lines
+                    .say(&json!({"carrier": carrier, "relay": way.address().relay.name(), "link": now.1, "us": us}))?;
             }
         }
         let counts = mesh.counts();
