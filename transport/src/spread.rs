@@ -48,6 +48,8 @@ struct Account {
     since_ms: u64,
     given_then: u64,
     brought_then: Option<u64>,
+    /// What it brought of what it was given, in the window before, of a thousand.
+    share: u64,
 }
 
 #[derive(Debug)]
@@ -187,13 +189,16 @@ impl Spread {
             }
             (account.since_ms, account.given_then, account.brought_then) =
                 (now_ms, account.given, Some(brought.frames));
-            shares.push((number, 4 * brought_now < given));
+            account.share = (1000 * brought_now / given).min(1000);
+            shares.push((number, account.share));
         }
-        // When none brings anything it is the peer that is away.
-        let somebody_brings = carried.iter().any(|carried| carried.frames > 0);
-        for (number, silent) in shares {
+        // Held against the best of about the same time: when all bring little, it is the peer that is away, or slow.
+        let fresh = |account: &&Account| now_ms.saturating_sub(account.since_ms) < 2 * WINDOW_MS;
+        let accounts = self.relays.iter().filter_map(|relay| relay.accounts.get(peer));
+        let best = accounts.filter(fresh).map(|account| account.share).max().unwrap_or(0);
+        for (number, share) in shares {
             let relay = &mut self.relays[number];
-            if !silent || !somebody_brings {
+            if 4 * share >= best {
                 relay.strikes = 0;
                 continue;
             }
@@ -267,6 +272,16 @@ mod tests {
         let mut nothing = [0; 3];
         let mut spread = self::spread(3, 3);
         assert!((0..20).all(|at| round(&mut spread, &mut nothing, &[0, 1, 2], at * 1000).is_empty()));
+    }
+
+    #[test]
+    fn when_all_bring_too_little_nobody_is_suspected() {
+        let (mut spread, mut brought) = (spread(3, 3), [0; 3]);
+        for at in 0..20 {
+            // A peer that falls behind says so of all of them, whatever they brought before.
+            let silent: &[usize] = if at < 5 { &[] } else { &[0, 1, 2] };
+            assert_eq!(round(&mut spread, &mut brought, silent, at * 1000), []);
+        }
     }
 
     #[test]

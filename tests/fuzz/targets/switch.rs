@@ -159,8 +159,10 @@ fuzz_target!(|bytes: &[u8]| {
             }
             8..=11 => {
                 let mut frame = vec![byte(0); 80 + size * 4 * usize::from(step & 3)];
-                frame[..4].copy_from_slice(b"BPC1");
-                frame[4] = 2 + byte(2) % 2;
+                frame[..64].fill(0);
+                frame[..6].copy_from_slice(b"BPC1\x02\x01");
+                frame[51] = byte(0);
+                frame[59] = 1;
                 frame[8..16].copy_from_slice(&network.0);
                 frame[16..24].copy_from_slice(&key(number).0);
                 let expiry_s = world.now.unix_s / 8 * 8 + u64::from(step >> 4) * 10;
