@@ -425,7 +425,7 @@ impl<S: Signer> Endpoint<S> {
     ) -> Result<(), Refusal> {
         let peer = self.peer_of(header.session)?;
         let outgoing = self.outgoing.get_mut(&peer).ok_or(Refusal::Session)?;
-        outgoing.complete(header, frame, now)?;
+        outgoing.complete(header, frame, now, out)?;
         out.push(Effect::Opened { peer });
         self.advance(peer, now, rng, out);
         Ok(())

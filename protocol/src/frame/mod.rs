@@ -62,7 +62,7 @@ pub enum Lost {
     TooMuch,
     /// It is longer than a message may be.
     TooLong,
-    /// No receipt of it has come for as long as frames are wanted: it may have come or not.
+    /// No receipt of it has come for as long as it was wanted, or before its session ended: it may have come or not.
     Unacknowledged,
     /// No session could be opened for as long as it was wanted: it has not come.
     Late,

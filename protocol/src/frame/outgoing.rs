@@ -104,6 +104,8 @@ struct Waiting {
     tag: Tag,
     message: Message,
     added_us: u64,
+    /// The life of the peer's process to which it was under way before: it may have come there.
+    given_to: Option<[u8; 8]>,
 }
 
 enum State {
@@ -128,6 +130,8 @@ enum State {
 struct Open {
     session: SessionId,
     network: u64,
+    /// The life of the peer's process that has answered.
+    instance: [u8; 8],
     digest: [u8; 32],
     forward: Sealer,
     reverse: Keys,
@@ -205,7 +209,7 @@ impl Outgoing {
     /// Adds a message to what waits. The oldest that wait are lost when it is too much.
     pub fn add(&mut self, tag: Tag, message: Message, now: Moment, out: &mut Vec<Effect>) {
         self.waiting_bytes += message.len();
-        self.waiting.push_back(Waiting { tag, message, added_us: now.us });
+        self.waiting.push_back(Waiting { tag, message, added_us: now.us, given_to: None });
         while self.waiting_bytes > WAITING_BYTES_MAX && self.waiting.len() > 1 {
             let Some(oldest) = self.waiting.pop_front() else { break };
             self.waiting_bytes -= oldest.message.len();
@@ -260,11 +264,12 @@ impl Outgoing {
     /// Goes back to no session; what is under way waits again, in its order.
     fn again(&mut self) {
         self.prekey = None;
-        self.state = State::Keyless { asked_us: None };
+        let state = std::mem::replace(&mut self.state, State::Keyless { asked_us: None });
+        let given_to = if let State::Open(open) = state { Some(open.instance) } else { None };
         for (tag, sending) in std::mem::take(&mut self.sending).into_iter().rev() {
             let Sending { message, added_us, .. } = sending;
             self.waiting_bytes += message.len();
-            self.waiting.push_front(Waiting { tag, message, added_us });
+            self.waiting.push_front(Waiting { tag, message, added_us, given_to });
         }
     }
 
@@ -359,7 +364,7 @@ impl Outgoing {
 
     fn send_waiting(&mut self, now: Moment, out: &mut Vec<Effect>) {
         let State::Open(open) = &mut self.state else { return };
-        while let Some(Waiting { tag, message, added_us }) = self.waiting.front() {
+        while let Some(Waiting { tag, message, added_us, .. }) = self.waiting.front() {
             let part_bytes =
                 if message.len() <= DATAGRAM_PAYLOAD_BYTES { DATAGRAM_PAYLOAD_BYTES } else { STREAM_PAYLOAD_BYTES };
             let fragments = message.len().div_ceil(part_bytes).max(1);
@@ -460,8 +465,14 @@ impl Outgoing {
         }
     }
 
-    /// Takes the reply to the INIT.
-    pub fn complete(&mut self, header: &Header, frame: &mut [u8], now: Moment) -> Result<(), Refusal> {
+    /// Takes the reply to the INIT. What was under way to the very life that answers may have come there, and is not sent to it twice.
+    pub fn complete(
+        &mut self,
+        header: &Header,
+        frame: &mut [u8],
+        now: Moment,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), Refusal> {
         let State::Opening { opening, session, sent_us, times, .. } = &self.state else {
             return Err(Refusal::Duplicate);
         };
@@ -474,6 +485,7 @@ impl Outgoing {
         self.state = State::Open(Box::new(Open {
             session: *session,
             network: header.network,
+            instance: opened.instance,
             digest: opening.digest(),
             forward: Sealer::new(&opened.forward, 1, now.us),
             reverse: Keys::new(&opened.reverse),
@@ -486,6 +498,15 @@ impl Outgoing {
             receipted: 0,
         }));
         self.instance = Some(opened.instance);
+        let (peer, waiting_bytes) = (self.identity, &mut self.waiting_bytes);
+        self.waiting.retain(|waiting| {
+            let again = waiting.given_to != Some(opened.instance);
+            if !again {
+                *waiting_bytes -= waiting.message.len();
+                out.push(Effect::Lost { peer, tag: waiting.tag, why: Lost::Unacknowledged });
+            }
+            again
+        });
         Ok(())
     }
 

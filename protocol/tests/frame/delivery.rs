@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bpi_protocol::frame::{Effect, Input, Refusal};
 use proptest::prelude::*;
 
-use crate::world::{Relay, World};
+use crate::world::{Relay, World, relay_id};
 
 const SECOND_US: u64 = 1_000_000;
 
@@ -204,6 +204,33 @@ fn too_much_that_waits_loses_the_oldest_and_says_so() {
     world.send(0, 1, Vec::new());
     world.send(0, 1, vec![0; (1 << 20) + 1]);
     assert_eq!(world.lost.len(), 4);
+}
+
+#[test]
+fn an_opening_of_a_life_that_is_over_comes_late_and_brings_nothing_twice() {
+    let mut world = World::new(9, 2, 1);
+    world.keep_sent = true;
+    world.run_until(SECOND_US);
+    // The first life opens a session, and a relay holds that back until another life is there.
+    world.relays[0].alive = false;
+    let (first, second) = (world.identity(0), world.identity(1));
+    world.input(1, Input::Open { to: first });
+    let (_, held) = world.sent.last().cloned().unwrap();
+    world.restart(1);
+    world.relays[0].alive = true;
+    world.input(1, Input::Open { to: first });
+    world.input(0, Input::Open { to: second });
+    world.run_until(3 * SECOND_US);
+    // It has come, and its receipt has not left yet.
+    let tag = world.send(0, 1, numbered(1, 100));
+    world.run_until(3 * SECOND_US + 5_000);
+    assert_eq!(world.delivered[1].len(), 1);
+    world.input(0, Input::Frame { via: relay_id(0), frame: &mut held.to_vec() });
+    world.run_until(10 * SECOND_US);
+    assert_eq!((world.delivered[1].len(), &world.lost[..]), (1, &[(0, tag)][..]));
+    world.send(0, 1, numbered(2, 100));
+    world.run_until(12 * SECOND_US);
+    assert_eq!(world.delivered[1].len(), 2);
 }
 
 proptest! {
