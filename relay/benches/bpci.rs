@@ -65,8 +65,16 @@ fn unix_s() -> u64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
-fn free_port() -> Result<u16, Failure> {
-    Ok(std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port())
+/// Two ports that nobody has, by UDP or by TCP.
+fn free_ports() -> Result<(u16, u16), Failure> {
+    loop {
+        let (first, second) =
+            (std::net::TcpListener::bind("127.0.0.1:0")?, std::net::TcpListener::bind("127.0.0.1:0")?);
+        let (first, second) = (first.local_addr()?, second.local_addr()?);
+        if std::net::UdpSocket::bind(first).is_ok() {
+            return Ok((first.port(), second.port()));
+        }
+    }
 }
 
 impl Site {
@@ -77,7 +85,7 @@ impl Site {
         authority.init(&domain, unix_s(), 2 * 86_400)?;
         let id = SpiffeId::new(domain, Role::Relay, "r")?;
         authority.issue(&id, &Order::of_life(unix_s(), 86_400), unix_s(), Some(&folder.path().join("relay.pem")))?;
-        let (port, status) = (free_port()?, free_port()?);
+        let (port, status) = free_ports()?;
         let config = folder.path().join("relay.toml");
         std::fs::write(
             &config,

@@ -28,9 +28,8 @@ const LEAF: &[u8] = include_bytes!("../seeds/svid/leaf");
 const NOW_S: u64 = 1_800_000_000;
 
 static DOMAIN: LazyLock<TrustDomain> = LazyLock::new(|| "bpi.devnet".parse().expect("a trust domain"));
-static BUNDLE: LazyLock<Bundle> = LazyLock::new(|| {
-    Bundle::from_der(DOMAIN.clone(), vec![CertificateDer::from(ROOT)]).expect("a root")
-});
+static BUNDLE: LazyLock<Bundle> =
+    LazyLock::new(|| Bundle::from_der(DOMAIN.clone(), vec![CertificateDer::from(ROOT)]).expect("a root"));
 static KNOWN: LazyLock<Leaf> = LazyLock::new(|| judge_leaf(LEAF, &DOMAIN, NOW_S).expect("a leaf"));
 /// Signs directories here; the fuzzer does not know it.
 static KEY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::from_bytes(&[42; 32]));

@@ -173,7 +173,9 @@ fuzz_target!(|bytes: &[u8]| {
             }
             12 => {
                 let height = u64::from(byte(1)) << (step >> 4);
-                if let Ok(followers) = world.switch.publish(world.now, ConnId(conn), (network, height), &vec![byte(2); size * 20]) {
+                if let Ok(followers) =
+                    world.switch.publish(world.now, ConnId(conn), (network, height), &vec![byte(2); size * 20])
+                {
                     assert!(network == NETWORK && size * 20 <= 4096);
                     followers.iter().for_each(|follower| assert!(world.keys.contains_key(&follower.0), "who is gone"));
                 }
