@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 const NETWORK: u64 = 0x1122_3344_5566_7788;
 const UNIX_S: u64 = 1_790_000_000;
 /// Steps of a story, and frames that its relay keeps: the oldest go.
-const STEPS_MAX: usize = 400;
+const STEPS_MAX: usize = 128;
 const FRAMES_MAX: usize = 512;
 /// Effects of one step: a window of frames sent again or acknowledged for each end, and some news.
 const EFFECTS_MAX: usize = 2 * 1024 + 64;
