@@ -55,9 +55,9 @@ struct Site {
 
 impl Drop for Site {
     fn drop(&mut self) {
-        // It may have ended by itself, which the bench has told then.
-        let _ = self.relay.kill();
-        let _ = self.relay.wait();
+        if let Err(error) = self.relay.kill().and_then(|()| self.relay.wait().map(|_| ())) {
+            eprintln!("the relay could not be ended: {error}");
+        }
     }
 }
 

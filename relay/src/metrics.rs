@@ -160,7 +160,7 @@ impl Metrics {
             drop(drops.get_or_create(&Why { reason: reason.name() }));
         }
         for (role, transport) in Role::ALL.iter().flat_map(|role| [(role, Transport::Quic), (role, Transport::Tcp)]) {
-            drop(connections.get_or_create(&Peer { role: role.name(), transport: transport.name() }));
+            drop(connections.get_or_create(&Peer { role: role.as_str(), transport: transport.name() }));
         }
         for end in [Handshake::Done, Handshake::Failed, Handshake::Refused, Handshake::TimedOut] {
             drop(handshakes.get_or_create(&Outcome { outcome: end.name() }));
@@ -232,12 +232,12 @@ impl Metrics {
 
     /// A peer is connected.
     pub fn connected(&self, role: Role, transport: Transport) {
-        self.connections.get_or_create(&Peer { role: role.name(), transport: transport.name() }).inc();
+        self.connections.get_or_create(&Peer { role: role.as_str(), transport: transport.name() }).inc();
     }
 
     /// A peer is gone.
     pub fn disconnected(&self, role: Role, transport: Transport) {
-        self.connections.get_or_create(&Peer { role: role.name(), transport: transport.name() }).dec();
+        self.connections.get_or_create(&Peer { role: role.as_str(), transport: transport.name() }).dec();
     }
 
     /// A handshake has ended.

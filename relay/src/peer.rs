@@ -3,7 +3,7 @@
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
+pub use bpi_identity::Role;
 
 /// Longest SPIFFE id that is taken, in bytes. (The standard allows 2 048; ids of the mesh are three short words.)
 pub const SPIFFE_BYTES_MAX: usize = 255;
@@ -17,38 +17,6 @@ pub struct ConnId(pub u64);
 impl Hash for ConnId {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.0);
-    }
-}
-
-/// What a peer is, by its SPIFFE id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Submits receipts.
-    Agent,
-    /// Finalises headers.
-    Validator,
-    /// Hands on frames.
-    Relay,
-    /// Keeps shards.
-    Pinner,
-    /// One of the core services.
-    Service,
-}
-
-impl Role {
-    /// All roles.
-    pub const ALL: [Self; 5] = [Self::Agent, Self::Validator, Self::Relay, Self::Pinner, Self::Service];
-
-    /// Its name in SPIFFE ids, configurations and figures.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Agent => "agent",
-            Self::Validator => "validator",
-            Self::Relay => "relay",
-            Self::Pinner => "pinner",
-            Self::Service => "service",
-        }
     }
 }
 

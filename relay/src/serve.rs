@@ -227,8 +227,11 @@ fn listen_quic(identity: &Identity, address: SocketAddr) -> Result<Endpoint, Ser
     let refused = |source| ServeError::Listen { address, field: "udp", source };
     let socket = std::net::UdpSocket::bind(address).map_err(refused)?;
     // Bursts of some thousand connections arrive between two looks of one thread. The kernel gives what net.core.rmem_max allows.
-    let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BYTES);
-    let _ = rustix::net::sockopt::set_socket_send_buffer_size(&socket, SOCKET_BYTES);
+    let sized = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BYTES)
+        .and_then(|()| rustix::net::sockopt::set_socket_send_buffer_size(&socket, SOCKET_BYTES));
+    if let Err(error) = sized {
+        tracing::warn!(%error, "the buffers of the UDP socket stay as they are");
+    }
     Endpoint::new(EndpointConfig::default(), Some(server), socket, Arc::new(TokioRuntime)).map_err(refused)
 }
 
@@ -270,6 +273,7 @@ fn open_directory(config: &Config, identity: &Identity, tasks: &mut JoinSet<()>)
 fn start_log(level: &str) {
     let filter = tracing_subscriber::EnvFilter::new(level);
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
-    // A second relay in one process has the log already.
-    let _ = log.try_init();
+    if let Err(error) = log.try_init() {
+        tracing::debug!(%error, "this process has a log already");
+    }
 }

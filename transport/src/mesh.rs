@@ -91,6 +91,8 @@ pub struct Counts {
     pub frames_heard: AtomicU64,
     /// Frames that were left unopened because nobody takes what is delivered.
     pub frames_left: AtomicU64,
+    /// Events that found no room, because nobody takes them.
+    pub events_lost: AtomicU64,
     /// Relays that were suspected, and left out.
     pub relays_suspected: AtomicU64,
     /// Relays that were left out.
@@ -357,7 +359,8 @@ impl Shared {
     fn tell(&self, event: Event) {
         // Room was made sure of before a frame was opened; what does not come from frames may find none, and is not worth waiting for.
         if let Err(error) = self.events.try_send(event) {
-            tracing::debug!(%error, "an event finds no room");
+            self.counts.events_lost.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(%error, "an event finds no room, and is lost");
         }
     }
 

@@ -24,6 +24,8 @@ const INITS_PER_S: u64 = 200;
 const INITS_BURST: u64 = 400;
 /// Bytes of incomplete messages of all sessions.
 const INCOMPLETE_BYTES_MAX: usize = 64 << 20;
+/// Sessions that one peer may have open here: the one in use, and some of openings that came late or were not answered in time.
+const SESSIONS_OF_A_PEER: usize = 4;
 /// A session from which nothing has come for so long makes room for another, in µs.
 const IDLE_US: u64 = 60_000_000;
 
@@ -367,16 +369,7 @@ impl<S: Signer> Endpoint<S> {
         });
         self.incoming.insert(header.session, Incoming::new(accepted, header, now));
         let before = self.latest.insert(peer, (header.session, instance));
-        if let Some((session, _)) = before {
-            // Frames of the session before may still be under way, unless its process is gone.
-            let stale = before.is_some_and(|(_, known)| known != instance);
-            if stale {
-                self.incoming
-                    .remove(&session)
-                    .into_iter()
-                    .for_each(|old| self.incomplete_bytes -= old.incomplete_bytes());
-            }
-        }
+        self.make_room_of(&peer);
         let new = before.is_none_or(|(_, known)| known != instance);
         out.push(Effect::Met { peer, new });
         let restarted = self.outgoing.get_mut(&peer).map(|outgoing| (outgoing.session(), outgoing.restart(instance)));
@@ -405,6 +398,17 @@ impl<S: Signer> Endpoint<S> {
             stale.into_iter().for_each(|session| self.forget_incoming(session));
         }
         self.incoming.len() < self.settings.sessions_max
+    }
+
+    /// Of many sessions of one peer the least used goes. Not all but the newest: an opening of a life that is over may come late, and must not end
+    /// the session of the one that is there.
+    fn make_room_of(&mut self, peer: &[u8; 32]) {
+        let theirs = self.incoming.iter().filter(|(_, incoming)| incoming.identity == *peer);
+        let mut theirs: Vec<(u64, SessionId)> =
+            theirs.map(|(session, incoming)| (incoming.last_us, *session)).collect();
+        theirs.sort_unstable();
+        let more = theirs.len().saturating_sub(SESSIONS_OF_A_PEER);
+        theirs.into_iter().take(more).for_each(|(_, session)| self.forget_incoming(session));
     }
 
     fn forget_incoming(&mut self, session: SessionId) {

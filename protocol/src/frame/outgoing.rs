@@ -145,6 +145,27 @@ struct Open {
     receipted: u64,
 }
 
+impl Open {
+    /// Of a frame that the initiator sends; phase, counter and length come with the sealing.
+    fn header(&self, kind: Kind, to: KeyId, expiry_s: u32, fragments: u16) -> Header {
+        let (network, session) = (self.network, self.session);
+        Header {
+            kind,
+            reverse: false,
+            serial: 0,
+            network,
+            to,
+            session,
+            phase: 0,
+            seq: 0,
+            expiry_s,
+            fragment: 0,
+            fragments,
+            payload_bytes: 0,
+        }
+    }
+}
+
 /// The way to one peer.
 pub(super) struct Outgoing {
     identity: [u8; 32],
@@ -384,20 +405,7 @@ impl Outgoing {
             let (tag, message, added_us) = (*tag, Arc::clone(message), *added_us);
             self.waiting.pop_front();
             self.waiting_bytes -= message.len();
-            let header = Header {
-                kind: Kind::Data,
-                reverse: false,
-                serial: 0,
-                network: open.network,
-                to: self.to,
-                session: open.session,
-                phase: 0,
-                seq: 0,
-                expiry_s: now.expiry_s(self.wanted_s),
-                fragment: 0,
-                fragments: count,
-                payload_bytes: 0,
-            };
+            let header = open.header(Kind::Data, self.to, now.expiry_s(self.wanted_s), count);
             for (fragment, part) in (0..).zip(message.chunks(part_bytes)) {
                 let seq = open.forward.next_seq();
                 let frame: Arc<[u8]> = open.forward.seal(Header { fragment, ..header }, part, now.us).into();
@@ -600,20 +608,7 @@ impl Outgoing {
     /// The frame that ends the session, if it is open.
     pub fn close(&mut self, code: u16, now: Moment) -> Option<Vec<u8>> {
         let State::Open(open) = &mut self.state else { return None };
-        let header = Header {
-            kind: Kind::Close,
-            reverse: false,
-            serial: 0,
-            network: open.network,
-            to: self.to,
-            session: open.session,
-            phase: 0,
-            seq: 0,
-            expiry_s: now.expiry_s(self.wanted_s),
-            fragment: 0,
-            fragments: 1,
-            payload_bytes: 0,
-        };
+        let header = open.header(Kind::Close, self.to, now.expiry_s(self.wanted_s), 1);
         let frame = open.forward.seal(header, &code.to_be_bytes(), now.us);
         self.again();
         self.state = State::Closed;

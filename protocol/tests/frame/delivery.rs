@@ -233,6 +233,26 @@ fn an_opening_of_a_life_that_is_over_comes_late_and_brings_nothing_twice() {
     assert_eq!(world.delivered[1].len(), 2);
 }
 
+#[test]
+fn an_opening_of_a_life_that_is_over_does_not_end_the_session_of_the_one_that_is_there() {
+    let mut world = World::new(10, 2, 1);
+    world.keep_sent = true;
+    world.run_until(SECOND_US);
+    world.relays[0].alive = false;
+    let first = world.identity(0);
+    world.input(1, Input::Open { to: first });
+    let (_, held) = world.sent.last().cloned().unwrap();
+    world.restart(1);
+    world.relays[0].alive = true;
+    world.send(1, 0, numbered(1, 100));
+    world.run_until(3 * SECOND_US);
+    world.input(0, Input::Frame { via: relay_id(0), frame: &mut held.to_vec() });
+    let tag = world.send(1, 0, numbered(2, 100));
+    world.run_until(4 * SECOND_US);
+    each_came_once(&world, 0, 2);
+    assert!(world.acknowledged.contains(&(1, tag)));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]

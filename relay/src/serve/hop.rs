@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bpi_identity::tls::shown_by;
-use bpi_identity::{Identity, Leaf};
+use bpi_identity::{Identity, Leaf, SpiffeId};
 use bpi_protocol::frame::KeyId;
 use bpi_protocol::frame::key::Prekey;
 use bpi_protocol::hop::{ALPN, Code, EXPORTER_LABEL, Hello, Hop, relay_id};
@@ -37,16 +37,22 @@ use super::{Clock, Places};
 use crate::config::Config;
 use crate::envelope::NetworkId;
 use crate::metrics::{Handshake, Metrics, Transport};
-use crate::peer::{ConnId, Role, Who};
+use crate::peer::{ConnId, Who};
 use crate::score::{Fault, Then};
 use crate::switch::{Switch, Verdict};
 
 /// Handshakes at a time: each takes some 60 KiB and 300 µs.
 const HANDSHAKES_MAX: usize = 512;
+/// The same over TCP, of their own: who opens TCP connections and says nothing keeps nobody from QUIC.
+const HANDSHAKES_TLS_MAX: usize = 256;
 /// Handshakes at a time after which an address has to be proven first (RFC 9000, section 8.1.2).
 const HANDSHAKES_BUSY: usize = 64;
-/// HTTP connections at a time: each may have its tunnels.
+/// HTTP connections with an SVID at a time, and of one SPIFFE id: each may have its tunnels.
 const HTTP_MAX: usize = 256;
+const HTTP_PER_ID: usize = 8;
+/// HTTP connections without one, which may read pages, and how long they may take for that.
+const READERS_MAX: usize = 64;
+const READING_TIME: Duration = Duration::from_secs(30);
 /// The protocol's name in TLS (RFC 9114, section 3.1).
 pub(super) const HTTP3: &[u8] = b"h3";
 /// The same of HTTP/1.1 (RFC 7301, section 6), which a tunnel begins with where UDP is blocked.
@@ -70,7 +76,10 @@ pub(super) struct Hops {
     pub config: Config,
     places: Places,
     handshakes: Arc<Semaphore>,
+    handshakes_tls: Arc<Semaphore>,
     https: Arc<Semaphore>,
+    readers: Arc<Semaphore>,
+    https_by_id: Mutex<HashMap<SpiffeId, usize>>,
 }
 
 /// Who cannot be let in, and why; the peer hears only that it was refused.
@@ -88,7 +97,7 @@ enum Unwelcome {
     Prekey { reason: String },
     #[error("{0}")]
     Switch(#[from] crate::switch::Refusal),
-    #[error("{HTTP_MAX} HTTP connections are there already")]
+    #[error("there are as many HTTP connections as there may be, in all or of its id")]
     Busy,
     #[error("the connection has ended: {reason}")]
     Gone { reason: String },
@@ -105,7 +114,10 @@ impl Hops {
             config,
             places,
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
+            handshakes_tls: Arc::new(Semaphore::new(HANDSHAKES_TLS_MAX)),
             https: Arc::new(Semaphore::new(HTTP_MAX)),
+            readers: Arc::new(Semaphore::new(READERS_MAX)),
+            https_by_id: Mutex::default(),
         })
     }
 
@@ -161,7 +173,7 @@ impl Hops {
                         let ended = link.run_quic(control, &hear).await;
                         hops.left(&link, &ended.to_string());
                     }
-                    Ok(Ok(Shaken::Http(connection, peer, permit))) => {
+                    Ok(Ok(Shaken::Http(connection, peer, place))) => {
                         let host = Arc::new(Http { hops, peer });
                         let until = over(host.peer.as_ref());
                         let closing = connection.clone();
@@ -173,7 +185,7 @@ impl Hops {
                             }
                             () = until => closing.close(quinn::VarInt::from_u32(Code::Expired as u32), b""),
                         }
-                        drop(permit);
+                        drop(place);
                     }
                     Ok(Err(error)) => hops.refused(from, &error),
                     Err(_) => hops.late(from),
@@ -195,11 +207,9 @@ impl Hops {
         let shown = shown_by(&connection);
         if protocol.as_deref() == Some(HTTP3) {
             let peer = if shown.is_empty() { None } else { Some(self.leaf(&shown).map_err(refuse)?) };
-            let Ok(permit) = Arc::clone(&self.https).try_acquire_owned() else {
-                return Err(refuse(Unwelcome::Busy));
-            };
+            let place = self.http_place(peer.as_ref()).map_err(refuse)?;
             self.metrics.shaken(Handshake::Done);
-            return Ok(Shaken::Http(connection, peer, permit));
+            return Ok(Shaken::Http(connection, peer, place));
         }
         if protocol.as_deref() != Some(ALPN) {
             return Err(refuse(Unwelcome::Greeting { reason: "another protocol".to_owned() }));
@@ -226,7 +236,7 @@ impl Hops {
         let mut connections = JoinSet::new();
         loop {
             while connections.try_join_next().is_some() {}
-            let Ok(permit) = Arc::clone(&self.handshakes).acquire_owned().await else { return };
+            let Ok(permit) = Arc::clone(&self.handshakes_tls).acquire_owned().await else { return };
             let (stream, from) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
@@ -243,7 +253,7 @@ impl Hops {
                 drop(permit);
                 hops.metrics.handshake.observe(began.elapsed().as_secs_f64());
                 match shaken {
-                    Ok(Ok(ShakenTls::Http(stream, peer, permit))) => {
+                    Ok(Ok(ShakenTls::Http(stream, peer, place))) => {
                         let until = over(Some(&peer));
                         let host = Arc::new(Http { hops, peer: Some(peer) });
                         tokio::select! {
@@ -254,7 +264,7 @@ impl Hops {
                             }
                             () = until => {}
                         }
-                        drop(permit);
+                        drop(place);
                     }
                     Ok(Ok(ShakenTls::Hop(link, stream, hello))) => {
                         let hear = hops.ears(&link, &hello);
@@ -278,9 +288,9 @@ impl Hops {
         let mut stream = acceptor.accept(stream).await.map_err(gone)?;
         let leaf = self.leaf(stream.get_ref().1.peer_certificates().unwrap_or_default())?;
         if stream.get_ref().1.alpn_protocol() == Some(HTTP1) {
-            let permit = Arc::clone(&self.https).try_acquire_owned().map_err(|_| Unwelcome::Busy)?;
+            let place = self.http_place(Some(&leaf))?;
             self.metrics.shaken(Handshake::Done);
-            return Ok(ShakenTls::Http(Box::new(stream), leaf, permit));
+            return Ok(ShakenTls::Http(Box::new(stream), leaf, place));
         }
         if stream.get_ref().1.alpn_protocol() != Some(ALPN) {
             return Err(Unwelcome::Greeting { reason: "another protocol".to_owned() });
@@ -301,6 +311,22 @@ impl Hops {
         }
         self.metrics.shaken(Handshake::Done);
         Ok(ShakenTls::Hop(link, Box::new(stream), hello))
+    }
+
+    /// A place for an HTTP connection; it is given back when it is dropped.
+    fn http_place(self: &Arc<Self>, peer: Option<&Leaf>) -> Result<HttpPlace, Unwelcome> {
+        let places = if peer.is_some() { &self.https } else { &self.readers };
+        let permit = Arc::clone(places).try_acquire_owned().map_err(|_| Unwelcome::Busy)?;
+        let id = peer.map(|peer| peer.id.clone());
+        if let Some(id) = &id {
+            let mut by_id = self.https_by_id.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = by_id.entry(id.clone()).or_default();
+            if *count >= HTTP_PER_ID {
+                return Err(Unwelcome::Busy);
+            }
+            *count += 1;
+        }
+        Ok(HttpPlace { hops: Arc::clone(self), id, _permit: permit })
     }
 
     fn leaf(&self, shown: &[rustls::pki_types::CertificateDer<'_>]) -> Result<Leaf, Unwelcome> {
@@ -336,7 +362,7 @@ impl Hops {
     }
 
     fn enter(&self, link: &Arc<Link>, leaf: &Leaf, addr: IpAddr, transport: Transport) -> Result<(), Unwelcome> {
-        let role = role_of(leaf);
+        let role = leaf.id.role();
         let who = Who {
             spiffe: leaf.id.to_string(),
             role,
@@ -356,7 +382,7 @@ impl Hops {
         self.links.write().unwrap_or_else(PoisonError::into_inner).remove(&link.number);
         let Some(leaf) = &link.peer else { return };
         let transport = if link.carrier == Carrier::Quic { Transport::Quic } else { Transport::Tcp };
-        self.metrics.disconnected(role_of(leaf), transport);
+        self.metrics.disconnected(leaf.id.role(), transport);
         tracing::debug!(peer = %leaf.id, why, "gone");
     }
 
@@ -403,37 +429,45 @@ impl Hops {
     }
 }
 
+/// One HTTP connection among those that may be.
+struct HttpPlace {
+    hops: Arc<Hops>,
+    id: Option<SpiffeId>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for HttpPlace {
+    fn drop(&mut self) {
+        let Some(id) = &self.id else { return };
+        let mut by_id = self.hops.https_by_id.lock().unwrap_or_else(PoisonError::into_inner);
+        match by_id.get_mut(id) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(by_id.remove(id)),
+        }
+    }
+}
+
 enum Shaken {
     Hop(Arc<Link>, (quinn::SendStream, quinn::RecvStream), Hello),
-    Http(quinn::Connection, Option<Leaf>, OwnedSemaphorePermit),
+    Http(quinn::Connection, Option<Leaf>, HttpPlace),
 }
 
 enum ShakenTls {
     Hop(Arc<Link>, Box<TlsStream<TcpStream>>, Hello),
-    Http(Box<TlsStream<TcpStream>>, Leaf, OwnedSemaphorePermit),
+    Http(Box<TlsStream<TcpStream>>, Leaf, HttpPlace),
 }
 
-/// Ends when a peer's certificate does, since TLS never looks again.
+/// Ends when a peer's certificate does, since TLS never looks again; who has none has a while to read pages.
 fn over(peer: Option<&Leaf>) -> impl Future<Output = ()> + use<> {
     let not_after_s = peer.map(|peer| peer.not_after_s);
     async move {
         loop {
             match not_after_s {
-                None => std::future::pending::<()>().await,
+                None => return sleep(READING_TIME).await,
                 Some(not_after_s) if Clock::new().now().unix_s > not_after_s => return,
                 Some(_) => sleep(LOOK_EVERY).await,
             }
         }
-    }
-}
-
-pub(super) fn role_of(leaf: &Leaf) -> Role {
-    match leaf.id.role() {
-        bpi_identity::Role::Validator => Role::Validator,
-        bpi_identity::Role::Agent => Role::Agent,
-        bpi_identity::Role::Relay => Role::Relay,
-        bpi_identity::Role::Pinner => Role::Pinner,
-        bpi_identity::Role::Service => Role::Service,
     }
 }
 

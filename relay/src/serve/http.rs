@@ -8,7 +8,7 @@ use bpi_identity::Leaf;
 use bpi_masque::{Event, Host, Page, Refusal, Target};
 use tokio::net::lookup_host;
 
-use super::hop::{Hops, role_of};
+use super::hop::Hops;
 use super::status::{OPEN_METRICS, page};
 
 /// One HTTP connection: who may use it, and for what.
@@ -66,7 +66,7 @@ impl Http {
             return Err(Refusal::Unresolved);
         }
         let targets = &self.hops.config.masque;
-        let role = role_of(peer);
+        let role = peer.id.role();
         found.into_iter().find(|address| targets.allow(role, *address)).ok_or(Refusal::Prohibited)
     }
 }

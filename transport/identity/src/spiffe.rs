@@ -116,7 +116,8 @@ impl FromStr for TrustDomain {
 }
 
 /// What a member of the mesh does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Agrees on headers.
     Validator,

@@ -95,7 +95,7 @@ fn a_leaf_that_breaks_a_rule_is_refused_by_that_rule() {
     assert_eq!(refused(&two), E::SeveralUris { found: 2 });
     let web = |p: &mut CertificateParams| p.subject_alt_names.push(uri("https://a.test"));
     assert_eq!(refused(&web), E::SeveralUris { found: 2 });
-    let path = |p: &mut CertificateParams| p.subject_alt_names = vec![uri("spiffe://bpi.test/root/agent/a1")];
+    let path = |p: &mut CertificateParams| p.subject_alt_names = vec![uri("spiffe://bpi.test/site/agent/a1")];
     assert!(matches!(refused(&path), E::Id(SpiffeError::Path { .. })));
     assert_eq!(refused(&|p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)), E::Authority);
     assert_eq!(refused(&|p| p.key_usages.clear()), E::NoKeyUsage);

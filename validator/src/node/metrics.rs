@@ -197,6 +197,7 @@ impl Metrics {
             ("again", &counts.frames_again),
             ("heard", &counts.frames_heard),
             ("left", &counts.frames_left),
+            ("event-lost", &counts.events_lost),
             ("relay-suspected", &counts.relays_suspected),
             ("relay-evicted", &counts.relays_evicted),
         ] {
