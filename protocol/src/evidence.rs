@@ -3,17 +3,19 @@
 //! `receipt.sigstore.json` is a Sigstore bundle v0.3 around the receipt's envelope, so that programs which know nothing of us can
 //! check it; `run.json` holds the bytes whose SHA-256 is the run-hash; `chain.jsonl` holds the envelopes from the intent up to the
 //! receipt, one a line (the receipt itself is in the bundle and need not be repeated); `finality.bin` shows that the receipt is in the log
-//! of a final header ([`crate::finality`]). A bundle or a bare envelope alone is evidence too, of less. Absent on purpose: keys, which
+//! of a final header ([`crate::finality`]); `availability.bin` shows who keeps its data ([`crate::availability::proof`]). A bundle or a bare envelope alone is evidence too, of less. Absent on purpose: keys, which
 //! nobody should trust for being here, and reading folders, which is the caller's.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::availability::proof::{AVAILABILITY_BYTES_MAX, Availability};
 use crate::canonical;
 use crate::chain::{Entry, Record, RecordError, run_json};
 use crate::envelope::{ENVELOPE_BYTES_MAX, Envelope, EnvelopeError, Wire};
 use crate::finality::{FINALITY_BYTES_MAX, Finality, FinalityError};
+use crate::mesh::validator::AnswerError;
 
 /// Name of the bundle.
 pub const BUNDLE_FILE: &str = "receipt.sigstore.json";
@@ -23,6 +25,8 @@ pub const RUN_FILE: &str = "run.json";
 pub const CHAIN_FILE: &str = "chain.jsonl";
 /// Name of the proof that the receipt is in the log of a final header.
 pub const FINALITY_FILE: &str = "finality.bin";
+/// Name of the proof that the receipt's data can be had.
+pub const AVAILABILITY_FILE: &str = "availability.bin";
 /// Media type of a Sigstore bundle v0.3.
 pub const BUNDLE_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 
@@ -30,11 +34,12 @@ pub const BUNDLE_TYPE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 pub const CHAIN_BYTES_MAX: usize = 64 << 20;
 
 /// The files of evidence and the most bytes each may have: what a caller may read, and nothing else.
-pub const FILES: [(&str, usize); 4] = [
+pub const FILES: [(&str, usize); 5] = [
     (BUNDLE_FILE, ENVELOPE_BYTES_MAX + 4096),
     (RUN_FILE, crate::envelope::PAYLOAD_BYTES_MAX),
     (CHAIN_FILE, CHAIN_BYTES_MAX),
     (FINALITY_FILE, FINALITY_BYTES_MAX),
+    (AVAILABILITY_FILE, AVAILABILITY_BYTES_MAX),
 ];
 
 /// Why files are not evidence.
@@ -45,7 +50,9 @@ pub enum EvidenceError {
     #[error("there is no {BUNDLE_FILE}; it is the one file that evidence cannot do without")]
     NoBundle,
     /// A file that nothing here would check.
-    #[error("{name:?} is no part of evidence; it may hold {BUNDLE_FILE}, {RUN_FILE}, {CHAIN_FILE} and {FINALITY_FILE}")]
+    #[error(
+        "{name:?} is no part of evidence; it may hold {BUNDLE_FILE}, {RUN_FILE}, {CHAIN_FILE}, {FINALITY_FILE} and {AVAILABILITY_FILE}"
+    )]
     UnknownFile {
         /// Its name.
         name: String,
@@ -104,6 +111,9 @@ pub enum EvidenceError {
     /// The proof of finality is none.
     #[error("{FINALITY_FILE}: {0}")]
     Finality(#[source] FinalityError),
+    /// The proof of availability is none.
+    #[error("{AVAILABILITY_FILE}: {0}")]
+    Availability(#[source] AnswerError),
     /// Nothing to make evidence of.
     #[error("the last record is no receipt: {reason}")]
     NotAReceipt {
@@ -119,6 +129,7 @@ pub struct Evidence {
     pub(crate) run: Option<Vec<u8>>,
     pub(crate) chain: Option<Vec<Envelope>>,
     pub(crate) finality: Option<Finality>,
+    pub(crate) availability: Option<Availability>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -166,7 +177,13 @@ impl Evidence {
             Record::Receipt(receipt) => run_json(&receipt.run).map_err(|error| not(error.to_string()))?.1,
             other => return Err(not(format!("it is an {}", other.kind()))),
         };
-        Ok(Self { receipt: receipt.clone(), run: Some(run), chain: Some(before.to_vec()), finality: None })
+        Ok(Self {
+            receipt: receipt.clone(),
+            run: Some(run),
+            chain: Some(before.to_vec()),
+            finality: None,
+            availability: None,
+        })
     }
 
     /// Reads the files of a folder, by name.
@@ -179,11 +196,18 @@ impl Evidence {
             Some(content) if content.len() > max => Err(EvidenceError::TooLong { name, max }),
             content => Ok(content),
         };
-        let [(bundle, bundle_max), (run, run_max), (chain, chain_max), (finality, finality_max)] = FILES;
+        let [
+            (bundle, bundle_max),
+            (run, run_max),
+            (chain, chain_max),
+            (finality, finality_max),
+            (availability, availability_max),
+        ] = FILES;
         let bundle = take(bundle, bundle_max)?;
         let run = take(run, run_max)?;
         let chain = take(chain, chain_max)?;
         let finality = take(finality, finality_max)?;
+        let availability = take(availability, availability_max)?;
         if let Some(name) = files.into_keys().next() {
             return Err(EvidenceError::UnknownFile { name: name.chars().take(100).collect() });
         }
@@ -191,13 +215,22 @@ impl Evidence {
         let chain = chain.map(|lines| read_chain(&lines, &receipt)).transpose()?;
         let finality =
             finality.map(|bytes| Finality::from_bytes(&bytes)).transpose().map_err(EvidenceError::Finality)?;
-        Ok(Self { receipt, run, chain, finality })
+        let availability = availability.map(|bytes| Availability::from_bytes(&bytes)).transpose();
+        let availability = availability.map_err(EvidenceError::Availability)?;
+        Ok(Self { receipt, run, chain, finality, availability })
     }
 
     /// With the proof that the receipt is in the log of a final header.
     #[must_use]
     pub fn with_finality(mut self, finality: Finality) -> Self {
         self.finality = Some(finality);
+        self
+    }
+
+    /// With the proof that the receipt's data can be had.
+    #[must_use]
+    pub fn with_availability(mut self, availability: Availability) -> Self {
+        self.availability = Some(availability);
         self
     }
 
@@ -227,6 +260,9 @@ impl Evidence {
         if let Some(finality) = &self.finality {
             files.insert(FINALITY_FILE.to_owned(), finality.to_bytes());
         }
+        if let Some(availability) = &self.availability {
+            files.insert(AVAILABILITY_FILE.to_owned(), availability.to_bytes());
+        }
         files
     }
 
@@ -246,6 +282,11 @@ impl Evidence {
     /// The proof that the receipt is in the log of a final header, unverified.
     pub fn finality(&self) -> Option<&Finality> {
         self.finality.as_ref()
+    }
+
+    /// The proof that the receipt's data can be had, unverified.
+    pub fn availability(&self) -> Option<&Availability> {
+        self.availability.as_ref()
     }
 
     /// The receipt's envelope.

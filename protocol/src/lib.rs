@@ -7,6 +7,7 @@
 //! Always true: bytes that are hashed or signed are RFC 8785 canonical JSON, and a parser refuses bytes that are not the
 //! canonical form of what it read, so one document has one digest.
 
+pub mod availability;
 pub mod canonical;
 pub mod chain;
 pub mod checkpoint;
@@ -23,7 +24,9 @@ pub mod frame;
 pub mod hop;
 pub mod key;
 pub mod log;
+pub mod mesh;
 pub mod receipt;
+pub mod redaction;
 pub mod run;
 pub mod schema;
 pub mod statement;

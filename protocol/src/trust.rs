@@ -4,7 +4,7 @@
 //! several keys (rotation) but one key only one host; or a single public key in PEM, which is believed for whatever host it names.
 //! A registry may also name chains, `"chains":[{"id":"<hex>","validatorSets":["<hex>",…],"groupKey":"<hex>"}]`: each by the digest of its
 //! genesis, with the digests of the validator sets whose seals are believed, one for each epoch, the key that all its sets share for
-//! threshold seals, or both.
+//! threshold seals, or both; and, if it matters who keeps data, with `"pinners":["<hex>",…]`, the identities that count.
 //! Absent on purpose: validity periods, which need a clock that both sides believe.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -118,6 +118,8 @@ pub(crate) struct TrustedChain {
     pub(crate) sets: BTreeSet<SetDigest>,
     /// What threshold seals are checked against.
     pub(crate) group: Option<Keys>,
+    /// Whose acknowledgements count; `None`: those of whom its validators let count.
+    pub(crate) pinners: Option<BTreeSet<[u8; 32]>>,
 }
 
 /// A key that is believed.
@@ -144,6 +146,8 @@ struct RegisteredChain {
     validator_sets: Vec<String>,
     #[serde(default)]
     group_key: Option<String>,
+    #[serde(default)]
+    pinners: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -211,6 +215,16 @@ impl Trust {
         Ok(Self { keys, chains })
     }
 
+    /// True when seals of this validator set on this chain are believed.
+    pub fn knows_set(&self, chain: &ChainId, set: &SetDigest) -> bool {
+        self.chains.get(chain).is_some_and(|chain| chain.sets.contains(set))
+    }
+
+    /// The key that threshold seals of this chain are checked against.
+    pub fn group(&self, chain: &ChainId) -> Option<&Keys> {
+        self.chains.get(chain)?.group.as_ref()
+    }
+
     pub(crate) fn chain(&self, id: &ChainId) -> Option<&TrustedChain> {
         self.chains.get(id)
     }
@@ -246,7 +260,8 @@ fn read_chain(chain: &RegisteredChain) -> Result<(ChainId, TrustedChain), TrustE
     if sets.is_empty() && group.is_none() {
         return Err(TrustError::NoSet { id });
     }
-    Ok((id, TrustedChain { sets, group }))
+    let pinners = chain.pinners.iter().flatten().map(|pinner| digits("pinner", pinner)).collect::<Result<_, _>>()?;
+    Ok((id, TrustedChain { sets, group, pinners: chain.pinners.is_some().then_some(pinners) }))
 }
 
 fn digits<const N: usize>(what: &'static str, text: &str) -> Result<[u8; N], TrustError> {

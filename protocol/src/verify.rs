@@ -5,30 +5,39 @@
 //! falsehood often tells what the first is about. Absent on purpose: any guess; what is not proved is not PASS.
 
 mod anchor;
+mod availability;
 mod falsehood;
 mod report;
 mod rungs;
+mod withheld;
 
 pub use falsehood::Falsehood;
-pub use report::{Claimed, Level, LevelError, Report, Row, RowName, Status};
+pub use report::{Claimed, Level, LevelError, Report, Row, RowName, Ruling, Status, Withheld};
 
 use crate::chain::{Entry, Record};
-use crate::evidence::Evidence;
+use crate::evidence::{AVAILABILITY_FILE, Evidence, FINALITY_FILE};
+use crate::redaction::Redaction;
 use crate::trust::Trust;
 
 /// Judges `evidence` by `trust`. Which rows are required is `level`'s; all are always reported.
 pub fn verify(evidence: &Evidence, trust: &Trust, level: Level) -> Report {
+    verify_redacted(evidence, None, trust, level)
+}
+
+/// As [`verify`], for evidence of which parts were withheld: what only they could show is NOT CHECKED and named.
+pub fn verify_redacted(evidence: &Evidence, redaction: Option<&Redaction>, trust: &Trust, level: Level) -> Report {
     let entry = evidence.entry();
     let signature = rungs::signature(evidence, trust, &entry);
     let (inclusion, finality) = anchor::findings(evidence, trust);
+    let availability = availability::finding(evidence, trust, &finality);
     let rows = vec![
         Row::of(RowName::Signature, rungs::signature_finding(&signature, evidence)),
         Row::of(RowName::Identity, rungs::identity(&signature, &entry)),
-        Row::of(RowName::Schema, rungs::schema(evidence, &entry)),
-        Row::of(RowName::Chain, rungs::chain(evidence, trust, &entry)),
-        Row::of(RowName::Inclusion, inclusion),
-        Row::of(RowName::Finality, finality),
-        Row::not_checked(RowName::Availability, "no data root is part of this evidence"),
+        Row::of(RowName::Schema, withheld::schema(redaction, rungs::schema(evidence, &entry), &entry)),
+        Row::of(RowName::Chain, rungs::chain(evidence, redaction, trust, &entry)),
+        Row::of(RowName::Inclusion, withheld::unless(redaction, FINALITY_FILE, inclusion)),
+        Row::of(RowName::Finality, withheld::unless(redaction, FINALITY_FILE, finality)),
+        Row::of(RowName::Availability, withheld::unless(redaction, AVAILABILITY_FILE, availability)),
         Row::not_checked(RowName::Policy, "no policy was given"),
         Row::not_checked(RowName::Rerun, "the run was not done again"),
     ];
@@ -36,5 +45,6 @@ pub fn verify(evidence: &Evidence, trust: &Trust, level: Level) -> Report {
         Ok(Entry { record: Record::Receipt(receipt), .. }) => Some(Claimed::of(receipt)),
         _ => None,
     };
-    Report::new(level, rows, claimed)
+    let withheld = redaction.map(|redaction| withheld::parts(redaction, evidence, &entry)).unwrap_or_default();
+    Report::new(level, rows, claimed, withheld)
 }

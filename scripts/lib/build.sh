@@ -24,3 +24,16 @@ build() {
   step "build DockLock, profile $profile (the first time takes minutes)" \
     cargo build --locked --profile "$profile" -p docklock -p containerd-shim-bpi-docklock
 }
+
+# build_all PROFILE: what a mesh on one machine consists of
+build_all() {
+  local profile="$1"
+  packages_need "to build" "${BUILD_PACKAGES[@]}"
+  build_need_toolchain
+  cd "$BPI_ROOT"
+  # One library for all profiles: headers are few and small, and compiling it is most of the time.
+  rocksdb_ready ci
+  step "build DockLock and the mesh, profile $profile (the first time takes some 15 minutes)" \
+    cargo build --locked --profile "$profile" -p docklock -p containerd-shim-bpi-docklock -p bpi-identity -p bpi-relay -p bpi-validator -p bpi-pinner -p bpi-agent \
+    --features bpi-identity/devnet
+}

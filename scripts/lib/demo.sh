@@ -2,6 +2,7 @@
 
 DEMO_IMAGE=bpi.local/demo:1
 DEMO_NAMESPACE=demo
+DEMO_HOST_ID=spiffe://bpi.devnet/host/here
 
 demo_image() {
   local rootfs="$BPI_CACHE/demo-rootfs" archive="$BPI_CACHE/demo.tar"
@@ -20,7 +21,11 @@ demo_image() {
 demo_binaries() { # demo_binaries PROFILE: where the private containerd looks for shims
   local from="$CARGO_TARGET_DIR/$1"
   mkdir -p "$BPI_HOME/bin"
-  install -m 0755 "$from/containerd-shim-bpi-docklock" "$from/docklock" "$BPI_HOME/bin/"
+  local program
+  for program in containerd-shim-bpi-docklock docklock bpi-devnet-ca bpi-relay bpi-validator bpi-pinner bpi-agent; do
+    # Over a program that runs: a new file takes its name.
+    install -m 0755 "$from/$program" "$BPI_HOME/bin/$program.new" && mv "$BPI_HOME/bin/$program.new" "$BPI_HOME/bin/$program"
+  done
   ln -sfn containerd-shim-bpi-docklock "$BPI_HOME/bin/containerd-shim-docklock-v1"
 }
 
@@ -28,6 +33,7 @@ demo_config() {
   mkdir -p "$BPI_HOME/profiles"
   cat >"$BPI_HOME/docklock.toml" <<CONF
 # Written by scripts/bpi up.
+host_id = "$DEMO_HOST_ID"
 key_file = "$BPI_HOME/host.key"
 state_dir = "$BPI_RUN/docklock"
 spool_dir = "$BPI_HOME/spool"
@@ -45,10 +51,11 @@ demo_up() {
   need_root up
   packages_need "to build" "${BUILD_PACKAGES[@]}"
   packages_need "to run containers" "${RUN_PACKAGES[@]}"
-  build release
+  build_all release
   demo_binaries release
   demo_config
   daemon_up
+  mesh_up
   say "…  make the demo image here, from busybox"
   say "   $DEMO_IMAGE $(demo_image)"
   daemon_ctr -n "$DEMO_NAMESPACE" images import "$BPI_CACHE/demo.tar" >/dev/null
@@ -60,22 +67,33 @@ demo_up() {
 demo_run() {
   local id evidence
   id="hello-$(date +%s)-$$"
-  evidence="$BPI_HOME/evidence/$id"
   say
   say "\$ ctr run --rm --runtime io.bpi.docklock $DEMO_IMAGE $id sh -c 'echo …; uname -n; id -u'"
   daemon_ctr -n "$DEMO_NAMESPACE" run --rm --runtime io.bpi.docklock "$DEMO_IMAGE" "$id" \
     sh -c 'echo "hello from inside the cage"; uname -n; id -u' || die "the container ended with $?"
-  mkdir -p "$BPI_HOME/evidence"
   say
-  say "\$ docklock receipts export $id"
-  demo_docklock receipts export --boundary "$DEMO_NAMESPACE" "$id" "$evidence"
+  say "\$ docklock receipts wait $id --level final"
+  evidence="$(demo_evidence "$id")"
+  say "$evidence"
   say
-  say "\$ docklock verify $evidence --trust $BPI_HOME/host.key.pub.pem"
-  demo_docklock verify "$evidence" --trust "$BPI_HOME/host.key.pub.pem"
+  say "\$ docklock verify $evidence --trust $BPI_HOME/trust.json --level final"
+  demo_docklock verify "$evidence" --trust "$BPI_HOME/trust.json" --level final
+}
+
+# demo_evidence ID: the folder of a container's evidence, when the mesh has made it final.
+demo_evidence() {
+  local tries found
+  for tries in $(seq 300); do
+    found="$(find "$BPI_HOME/evidence/$DEMO_NAMESPACE" -maxdepth 1 -name "$1-*" ! -name '*.part' 2>/dev/null | head -n 1)"
+    [ -n "$found" ] && { echo "$found"; return; }
+    sleep 0.1
+  done
+  die "no evidence of $1 within 30 s; the agent's log is $MESH/a0/log"
 }
 
 demo_down() {
   need_root down
+  mesh_down
   daemon_down
   if [ "${1:-}" = --purge ]; then
     rm -rf --one-file-system "$BPI_HOME"

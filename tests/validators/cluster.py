@@ -78,9 +78,11 @@ class Authority:
 class Cluster:
     """So many validators that know each other, none of them running yet. On loopback, unless a subclass says where else."""
 
-    def __init__(self, programs, folder, count, relays=3, block_ms=250, round_ms=1000, log_level="info", ceremony_heights=40, epochs=()):
+    def __init__(self, programs, folder, count, relays=3, block_ms=250, round_ms=1000, log_level="info", ceremony_heights=40, epochs=(),
+                 pinners=(), agents=(), kept_s_min=86400, probes_per_s=1):
         """`programs`: the folder of bpi-validator, bpi-relay and bpi-devnet-ca. `epochs`: heights from which on the same validators vote as another
-        set, which a ceremony has to give shares to before."""
+        set, which a ceremony has to give shares to before. `pinners`: identities in hex, for the genesis, where shards are wanted for `kept_s_min` s.
+        `agents`: (key, tenants) in hex, tenants being a list, or ["*"]; every validator hears all of them."""
         self.programs = pathlib.Path(programs)
         self.program = str(self.programs / "bpi-validator")
         self.folder = pathlib.Path(folder)
@@ -100,14 +102,21 @@ class Cluster:
                 f'api = "{self.api_of(number, api)}"\nlog_level = "{log_level}"\n'
                 f"[timing]\nblock_ms = {block_ms}\nround_ms = {round_ms}\n"
                 f'[identity]\nsvid_file = "svid.pem"\nbundle_file = "../ca/bundle.pem"\n'
-                + "".join(self.relay_entry(relay) for relay in range(relays)))
+                f"[probe]\nper_s = {probes_per_s}\n"
+                + "".join(self.relay_entry(relay) for relay in range(relays))
+                + "".join(f'[[agent]]\nkey = "{key}"\ntenants = {json.dumps(list(tenants))}\n' for key, tenants in agents))
             self.nodes.append(Node(node_folder, config, api))
             member = node_folder / "member.toml"
             member.write_text(self.say(config, "keygen", "--region", f"r{number % 3}"))
             members.append(str(member))
         if not members:
             return
-        genesis = self.say(None, "genesis", "--name", "loopback", "--ceremony-heights", str(ceremony_heights), *members)
+        words = ["--kept-s-min", str(kept_s_min)]
+        for number, identity in enumerate(pinners):
+            pinner = self.folder / f"pinner{number}.toml"
+            pinner.write_text(f'identity = "{identity}"\nregion = "r{number % 3}"\n')
+            words += ["--pinner", str(pinner)]
+        genesis = self.say(None, "genesis", "--name", "loopback", "--ceremony-heights", str(ceremony_heights), *words, *members)
         for height in epochs:
             genesis += f"\n[[epoch]]\nfirst_height = {height}\n"
             genesis += "".join(f"[[epoch.validator]]\n{pathlib.Path(member).read_text()}\n" for member in members)

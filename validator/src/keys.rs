@@ -12,21 +12,16 @@
 //! one), and remote signers.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+pub use bpi_keyfile::KeyFileError;
+use bpi_keyfile::{FILE_BYTES_MAX, read_private, write_private};
 use bpi_protocol::consensus::bls::SecretKey;
 use bpi_protocol::consensus::scheme::{PublicKey, Signature};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use crate::durable::folder_of;
-
-/// Longest key file in bytes. One takes 460; comments may be added.
-const KEY_FILE_BYTES_MAX: u64 = 4096;
 /// The only layout there is.
 const VERSION: u32 = 1;
 
@@ -51,71 +46,6 @@ impl fmt::Debug for KeyFingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "KeyFingerprint({})", &hex::encode(&self.0[..4]))
     }
-}
-
-/// Why there is no key. Each names the file and the remedy.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyFileError {
-    /// There is no such file.
-    #[error("there is no key at {}; `bpi-validator keygen` makes one", path.display())]
-    Missing {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A system call failed.
-    #[error("could not {deed} the key {}: {source}", path.display())]
-    Io {
-        /// What was tried.
-        deed: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// A folder, link, pipe or device.
-    #[error("the key {} is not a regular file; name the file itself", path.display())]
-    NotAFile {
-        /// The path.
-        path: PathBuf,
-    },
-    /// Somebody else owns it.
-    #[error("the key {} belongs to user {owner}, but this process runs as user {user}; run `chown {user} {}`", path.display(), path.display())]
-    Owner {
-        /// The file.
-        path: PathBuf,
-        /// Who owns it.
-        owner: u32,
-        /// Who we are.
-        user: u32,
-    },
-    /// Somebody else could have read or replaced it.
-    #[error("the key {} has mode {mode:04o}, not 0600; run `chmod 600 {}`, and replace the key if anyone may have copied it", path.display(), path.display())]
-    Exposed {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// No key file.
-    #[error("{} is not the key that belongs there: {reason}; restore it from a copy", path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong. It never quotes the file.
-        reason: &'static str,
-    },
-    /// [`KeyFile::create`] never replaces a key.
-    #[error("{} exists already and is not overwritten: a validator that loses its key loses its place in the set; move it away first", path.display())]
-    Exists {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The kernel gave no randomness.
-    #[error("the kernel gave no random bytes for a new key: {reason}")]
-    Entropy {
-        /// What it said.
-        reason: String,
-    },
 }
 
 /// A validator's key as it was read from its file.
@@ -217,7 +147,7 @@ impl KeyFile {
 
     fn text(&self) -> Zeroizing<String> {
         // Reserved up front: growing would leave unwiped copies behind.
-        let mut text = Zeroizing::new(String::with_capacity(KEY_FILE_BYTES_MAX as usize));
+        let mut text = Zeroizing::new(String::with_capacity(FILE_BYTES_MAX as usize));
         text.push_str("# A validator's key. Who has it can vote in its name; two processes with it are slashed.\n");
         text.push_str(&format!("version = {VERSION}\n"));
         text.push_str(&format!("public_key = \"{}\"\n", hex::encode(self.public.0)));
@@ -235,71 +165,10 @@ impl KeyFile {
     }
 }
 
-/// Writes a new file that only its owner reaches (mode 0600), durable when this returns.
-pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> Result<(), KeyFileError> {
-    let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
-        Ok(file) => file,
-        Err(source) if source.kind() == io::ErrorKind::AlreadyExists => {
-            return Err(KeyFileError::Exists { path: path.to_path_buf() });
-        }
-        Err(source) => return Err(failed("create", path)(source)),
-    };
-    if let Err(source) = file.write_all(bytes).and_then(|()| file.sync_all()) {
-        std::fs::remove_file(path).map_err(failed("remove the half-written file of", path))?;
-        return Err(failed("write", path)(source));
-    }
-    File::open(folder_of(path)).and_then(|folder| folder.sync_all()).map_err(failed("sync the folder of", path))
-}
-
-fn failed(deed: &'static str, path: &Path) -> impl FnOnce(io::Error) -> KeyFileError {
-    move |source| KeyFileError::Io { deed, path: path.to_path_buf(), source }
-}
-
-/// Reads a file that only its owner reaches.
-pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
-    read_private_up_to(path, KEY_FILE_BYTES_MAX)
-}
-
-/// Reads a private file of at most `bytes_max`.
-pub(crate) fn read_private_up_to(path: &Path, bytes_max: u64) -> Result<Zeroizing<String>, KeyFileError> {
-    // O_NONBLOCK: opening a pipe must not wait for its writer; it is refused below.
-    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
-    let file = match opened {
-        Ok(file) => file,
-        Err(source) if source.kind() == io::ErrorKind::NotFound => {
-            return Err(KeyFileError::Missing { path: path.to_path_buf() });
-        }
-        Err(source) if source.raw_os_error() == Some(libc::ELOOP) => {
-            return Err(KeyFileError::NotAFile { path: path.to_path_buf() });
-        }
-        Err(source) => return Err(failed("open", path)(source)),
-    };
-    // Asked of the open descriptor, so the answer is about the bytes that are read below.
-    let facts = file.metadata().map_err(failed("stat", path))?;
-    let user = rustix::process::geteuid().as_raw();
-    if !facts.is_file() {
-        return Err(KeyFileError::NotAFile { path: path.to_path_buf() });
-    }
-    if facts.uid() != user {
-        return Err(KeyFileError::Owner { path: path.to_path_buf(), owner: facts.uid(), user });
-    }
-    if facts.mode() & 0o7777 != 0o600 {
-        return Err(KeyFileError::Exposed { path: path.to_path_buf(), mode: facts.mode() & 0o7777 });
-    }
-    let malformed = |reason| KeyFileError::Malformed { path: path.to_path_buf(), reason };
-    let mut text = Zeroizing::new(String::with_capacity(bytes_max as usize + 1));
-    match file.take(bytes_max + 1).read_to_string(&mut text) {
-        Ok(length) if length as u64 <= bytes_max => Ok(text),
-        Ok(_) => Err(malformed("it is longer than such a file is")),
-        Err(source) if source.kind() == io::ErrorKind::InvalidData => Err(malformed("it is not text")),
-        Err(source) => Err(failed("read", path)(source)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use bpi_protocol::consensus::bls::Keys;
     use bpi_protocol::consensus::ids::{Epoch, ValidatorIndex};

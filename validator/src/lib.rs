@@ -5,7 +5,8 @@
 //! - [`contents`]: what a header commits to, made, checked and kept: the log of receipts, inclusion lists, the inbox, the chain of hashes.
 //! - [`durable`]: the disk: how far the key has spoken, what was said at this height, final headers.
 //! - `beacon`: the key that all validators share, its signatures, and the proposers that they draw.
-//! - [`keys`], `peer_key`: the key files.
+//! - [`probe`]: random looks at what pinners keep, pure.
+//! - [`keys`]: the key file that votes.
 //! - `node`: everything around that is not pure: configuration, network, API, the loop.
 
 #[cfg(feature = "beacon")]
@@ -16,6 +17,5 @@ pub mod durable;
 pub mod keys;
 #[cfg(feature = "node")]
 pub mod node;
-#[cfg(feature = "node")]
-pub mod peer_key;
+pub mod probe;
 pub mod replica;

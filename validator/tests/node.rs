@@ -6,6 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bpi_keyfile::PeerKey;
+use bpi_protocol::availability::attestation::{Acknowledgement, Attestation, Batch, ShardSet};
+use bpi_protocol::availability::coding::Coding;
+use bpi_protocol::availability::tree::{ShardTree, da_root};
+use bpi_protocol::availability::wrong::WrongEncoding;
 use bpi_protocol::consensus::bls::{Keys, VerifyingKey};
 use bpi_protocol::consensus::header::{LogHead, Seed};
 use bpi_protocol::consensus::ids::Height;
@@ -13,6 +18,8 @@ use bpi_protocol::consensus::light::{LightProof, check_final};
 use bpi_protocol::consensus::scheme::PublicKey;
 use bpi_protocol::finality::Finality;
 use bpi_protocol::log::proof::Inclusion;
+use bpi_protocol::mesh::pinner;
+use bpi_protocol::mesh::validator::{Answer, Attested, Reason, Request};
 use bpi_validator::beacon::seed::check_seed;
 use bpi_validator::beacon::share::ShareBook;
 use bpi_validator::contents::leaf::{Leaf, TenantId};
@@ -20,17 +27,17 @@ use bpi_validator::core::Core;
 use bpi_validator::durable::Durable;
 use bpi_validator::durable::watermark::Watermark;
 use bpi_validator::keys::KeyFile;
+use bpi_validator::node::agents::AgentNumber;
 use bpi_validator::node::api::{self, Ask, Status};
 use bpi_validator::node::ceremonies::Ceremonies;
-use bpi_validator::node::config::Config;
-use bpi_validator::node::genesis::{ChainRules, Genesis, Member};
+use bpi_validator::node::config::{AgentConfig, Config, ProbeConfig};
+use bpi_validator::node::genesis::{ChainRules, Genesis, Member, Pinner};
 use bpi_validator::node::host::{Host, Parts};
 use bpi_validator::node::metrics::Metrics;
 use bpi_validator::node::network::Events;
-use bpi_validator::node::network::memory::{Hub, Memory, cluster};
+use bpi_validator::node::network::memory::{Hub, Memory, Told, cluster};
 use bpi_validator::node::schedule::Plan;
 use bpi_validator::node::{now_ms, run};
-use bpi_validator::peer_key::PeerKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// What any of these takes on a slow day.
@@ -39,7 +46,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Folders, keys and a genesis of so many validators, without ceremonies.
 fn site(folder: &Path, validators: usize) -> (Arc<Genesis>, Vec<Config>) {
     let rules = ChainRules { ceremony_heights: 0, ..ChainRules::default() };
-    site_with(folder, validators, |members| Genesis::text("test", now_ms(), rules, members).unwrap())
+    site_with(folder, validators, |members| Genesis::text("test", now_ms(), rules, members, Vec::new()).unwrap())
 }
 
 /// The same, with a genesis of these members as somebody writes it.
@@ -104,6 +111,8 @@ fn start(genesis: &Arc<Genesis>, config: &Config, (network, events): (Memory, Ev
             ceremonies: Ceremonies::open(&ceremonies, Arc::clone(&genesis), Some(Arc::clone(&key)), book).unwrap(),
             core: Core::validator(config.timing.into(), key, shares),
             peers: peers_of(&genesis),
+            agents: config.agent.iter().map(|agent| agent.agent().unwrap()).collect(),
+            probe: config.probe,
             peer_key: Arc::new(PeerKey::load(&config.peer_key_file).unwrap()),
             evidence: config.data_dir.join("evidence"),
             network: network.clone(),
@@ -388,6 +397,279 @@ fn the_validators_get_a_key_draw_their_proposers_hand_the_key_on_and_one_that_co
     assert_eq!([0, 1, 2, 3, 4].map(shares), [false, true, true, true, true]);
     let old = |number: usize| configs[number].data_dir.join("ceremonies/share-0.toml").exists();
     assert_eq!([1, 2, 3].map(old), [false; 3], "erased");
+}
+
+const TENANT: TenantId = TenantId([5; 16]);
+const AGENT: AgentNumber = AgentNumber(0);
+
+/// Three pinners, and what they keep: shards of nothing that anybody could decode.
+struct Pinners {
+    keys: Vec<PeerKey>,
+    chain: bpi_protocol::consensus::ids::ChainId,
+}
+
+impl Pinners {
+    /// A site whose genesis has them, with an agent of one tenant and one of all.
+    fn site(folder: &Path, validators: usize) -> (Self, Arc<Genesis>, Vec<Config>) {
+        let keys: Vec<_> =
+            (0..3).map(|number| PeerKey::create(&folder.join(format!("pinner{number}"))).unwrap()).collect();
+        let identity = |key: &PeerKey| Pinner { identity: hex::encode(key.public()), ..Pinner::default() };
+        let pinners = keys.iter().map(identity).collect();
+        let rules = ChainRules { ceremony_heights: 0, kept_s_min: 3600, ..ChainRules::default() };
+        let text = |members| Genesis::text("test", now_ms(), rules, members, pinners).unwrap();
+        let (genesis, mut configs) = site_with(folder, validators, text);
+        for config in &mut configs {
+            let agent = |key: u8, tenant: String| AgentConfig { key: hex::encode([key; 32]), tenants: vec![tenant] };
+            config.agent = vec![agent(1, hex::encode(TENANT.0)), agent(2, "*".to_owned())];
+            config.probe.per_s = 0;
+        }
+        (Self { keys, chain: genesis.chain }, genesis, configs)
+    }
+
+    /// Four shards of a batch of twelve at each of the first so many.
+    fn attest(&self, number: u8, pinners: usize, until_s: u64) -> Attestation {
+        let (coding, roots) = (Coding::new(4, 12, 5000).unwrap(), roots_of(number));
+        let da_root = da_root(&coding, &roots);
+        let batch = Batch { tenant: TENANT, coding, da_root, receipts: 1, receipts_root: [number; 32] };
+        let acknowledge = |(at, key): (u8, &PeerKey)| {
+            let shards: ShardSet = (4 * at..4 * at + 4).collect();
+            let signature = key.sign(&Acknowledgement::statement(self.chain, &batch, shards, until_s));
+            Acknowledgement { pinner: key.public(), shards, until_s, signature }
+        };
+        let mut acknowledgements: Vec<_> = (0..).zip(&self.keys[..pinners]).map(acknowledge).collect();
+        acknowledgements.sort_by_key(|each| each.pinner);
+        Attestation { batch, acknowledgements }
+    }
+}
+
+/// No code word: that would be a polynomial over the field, and this is one over the integers.
+fn shard(number: u8, at: u8) -> Vec<u8> {
+    vec![number ^ at.wrapping_mul(at).wrapping_mul(37); Coding::new(4, 12, 5000).unwrap().shard_bytes() as usize]
+}
+
+fn roots_of(number: u8) -> Vec<[u8; 32]> {
+    (0..12).map(|at| ShardTree::of(&shard(number, at)).root()).collect()
+}
+
+fn opening(number: u8, at: u8, leaf: u64) -> bpi_protocol::availability::opening::Opening {
+    let bytes = shard(number, at);
+    let leaf_bytes = &bytes[leaf as usize * 1024..][..1024];
+    ShardTree::of(&bytes).open(at, &roots_of(number), leaf, leaf_bytes).unwrap()
+}
+
+fn soon_s() -> u64 {
+    now_ms() / 1000 + 4000
+}
+
+/// What a node answers an agent.
+fn ask_as(hub: &Hub, node: u32, agent: AgentNumber, request: Request) -> Option<Answer> {
+    hub.told(node);
+    hub.ask(node, agent, request);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(5) {
+        for told in hub.told(node) {
+            if let Told::Agent(to, answer) = told {
+                assert_eq!(to, agent);
+                return Some(answer);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    None
+}
+
+fn reason_of(hub: &Hub, attestation: &Attestation) -> Reason {
+    match ask_as(hub, 0, AGENT, Request::Attest(Box::new(attestation.clone()))) {
+        Some(Answer::Attest { da_root, reason }) if da_root == attestation.batch.da_root => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Waits until a node proves a batch, and checks the proof as anybody would.
+fn attested_by(hub: &Hub, node: u32, genesis: &Genesis, attestation: &Attestation) -> Attested {
+    let began = Instant::now();
+    let batches = vec![attestation.batch.da_root];
+    loop {
+        let wanted = Request::Wanted { leaves: Vec::new(), batches: batches.clone() };
+        if let Some(Answer::Proofs { batches, .. }) = ask_as(hub, node, AGENT, wanted)
+            && let Some(attested) = batches.first()
+        {
+            let (header, set) = (&attested.sealed.header, &attested.sealed.set);
+            let keys = Keys::new(set).unwrap();
+            check_final(genesis.chain, header, &attested.sealed.seal, set, &keys).unwrap();
+            let head = LogHead { size: attested.inclusion.size, root: header.da_root };
+            attested.inclusion.check(&attested.attestation.leaf_hash(), &head).unwrap();
+            assert_eq!(&attested.attestation, attestation);
+            return attested.clone();
+        }
+        assert!(began.elapsed() < PATIENCE, "node {node} does not prove the batch");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_batch_that_pinners_keep_is_attested_and_proved_after_a_start_and_what_does_not_hold_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pinners, genesis, configs) = Pinners::site(folder.path(), 1);
+    let hub = Hub::new(1);
+    let node = start(&genesis, &configs[0], hub.join(0));
+    let first = pinners.attest(1, 3, soon_s());
+    assert_eq!(reason_of(&hub, &first), Reason::Taken);
+    let attested = attested_by(&hub, 0, &genesis, &first);
+    assert_eq!(reason_of(&hub, &first), Reason::Included);
+
+    assert_eq!(reason_of(&hub, &pinners.attest(2, 1, soon_s())), Reason::False, "too few");
+    assert_eq!(reason_of(&hub, &pinners.attest(2, 3, soon_s() - 1000)), Reason::False, "too short");
+    let mut stranger = pinners.attest(2, 3, soon_s());
+    stranger.acknowledgements[2].pinner = [0xff; 32];
+    assert_eq!(reason_of(&hub, &stranger), Reason::False, "a stranger");
+    let mut forged = pinners.attest(2, 3, soon_s());
+    forged.batch.receipts_root = [0; 32];
+    assert_eq!(reason_of(&hub, &forged), Reason::False, "another batch than was signed");
+    let mut others = pinners.attest(2, 3, soon_s());
+    others.batch.tenant = TenantId([6; 16]);
+    assert_eq!(reason_of(&hub, &others), Reason::Tenant);
+
+    // Leaves go the same way, each tenant's by its agent.
+    let leaf = Leaf { tenant: TENANT, hash: [9; 32] };
+    let submit = |agent, tenant| ask_as(&hub, 0, agent, Request::Submit { tenant, leaves: vec![leaf.hash] });
+    let other = TenantId([6; 16]);
+    let refused = vec![(leaf.hash, Reason::Tenant)];
+    assert_eq!(submit(AGENT, other), Some(Answer::Submitted { tenant: other, accepted: 0, refused }));
+    assert_eq!(
+        submit(AgentNumber(1), TENANT),
+        Some(Answer::Submitted { tenant: TENANT, accepted: 1, refused: vec![] })
+    );
+    node.wait("the leaf becomes final", |status| status.log == [1, 1]);
+    let wanted = Request::Wanted { leaves: vec![leaf.leaf_hash()], batches: vec![[8; 32]] };
+    let Some(Answer::Proofs { sealed, leaves, batches }) = ask_as(&hub, 0, AGENT, wanted) else { panic!() };
+    assert!(batches.is_empty());
+    leaves[0].1.check(&leaf.leaf_hash().0, &sealed.header.receipts).unwrap();
+
+    // A wrong encoding: five leaves at one offset that are no code word.
+    let wrong = pinners.attest(3, 3, soon_s());
+    let openings = (0..5).map(|at| opening(3, at, 0)).collect();
+    let proof = WrongEncoding { coding: wrong.batch.coding, da_root: wrong.batch.da_root, openings };
+    let mut false_proof = proof.clone();
+    false_proof.openings[0].bytes[7] ^= 1;
+    let judged = |proof: &WrongEncoding| ask_as(&hub, 0, AGENT, Request::Wrong(proof.to_bytes()));
+    let said = |reason| Some(Answer::Attest { da_root: wrong.batch.da_root, reason });
+    assert_eq!(judged(&false_proof), said(Reason::False));
+    assert_eq!(judged(&proof), said(Reason::Wrong));
+    assert_eq!(reason_of(&hub, &wrong), Reason::Wrong);
+    node.end();
+
+    let node = start(&genesis, &configs[0], hub.join(0));
+    let again = attested_by(&hub, 0, &genesis, &first);
+    assert_eq!((again.sealed.header, again.inclusion), (attested.sealed.header, attested.inclusion));
+    assert_eq!((reason_of(&hub, &first), reason_of(&hub, &wrong)), (Reason::Included, Reason::Wrong));
+    let bytes = node.ask(|answer| Ask::Availability(first.batch.da_root, Some(TENANT), answer)).unwrap().unwrap();
+    assert!(
+        matches!(Answer::from_bytes(&bytes), Ok(Answer::Proofs { batches, .. }) if batches[0].attestation == first)
+    );
+    assert_eq!(node.ask(|answer| Ask::Availability([0; 32], None, answer)), Ok(None));
+    let of_other = node.ask(|answer| Ask::Availability(first.batch.da_root, Some(other), answer));
+    assert_eq!(of_other, Ok(None));
+    node.end();
+}
+
+#[test]
+fn a_batch_told_to_one_node_is_proved_by_all_and_by_one_that_comes_late_and_a_wrong_one_is_known_to_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pinners, genesis, configs) = Pinners::site(folder.path(), 4);
+    let hub = Hub::new(4);
+    let mut nodes: Vec<_> = (0..3).map(|at| start(&genesis, &configs[at], hub.join(at as u32))).collect();
+    nodes[0].wait("heights move", |status| status.height > 1);
+    let batches: Vec<_> = (1..6).map(|number| pinners.attest(number, 3, soon_s())).collect();
+    for batch in &batches {
+        assert_eq!(reason_of(&hub, batch), Reason::Taken);
+    }
+    for batch in &batches {
+        (0..3).for_each(|node| drop(attested_by(&hub, node, &genesis, batch)));
+    }
+    let height = nodes[0].status().height + 20;
+    nodes[0].wait("it is long past", |status| status.height >= height);
+
+    let wrong = pinners.attest(9, 3, soon_s());
+    let openings = (2..7).map(|at| opening(9, at, 1)).collect();
+    let proof = WrongEncoding { coding: wrong.batch.coding, da_root: wrong.batch.da_root, openings };
+    let told = ask_as(&hub, 1, AGENT, Request::Wrong(proof.to_bytes()));
+    assert_eq!(told, Some(Answer::Attest { da_root: wrong.batch.da_root, reason: Reason::Wrong }));
+    let began = Instant::now();
+    while reason_of(&hub, &wrong) != Reason::Wrong {
+        assert!(began.elapsed() < PATIENCE, "the others hear of the proof");
+    }
+
+    nodes.push(start(&genesis, &configs[3], hub.join(3)));
+    for batch in &batches {
+        attested_by(&hub, 3, &genesis, batch);
+    }
+    nodes.into_iter().for_each(Running::end);
+}
+
+#[test]
+fn pinners_are_probed_at_random_and_judged_by_what_they_show() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pinners, genesis, mut configs) = Pinners::site(folder.path(), 1);
+    configs[0].probe = ProbeConfig { per_s: 100, wait_ms: 300 };
+    let hub = Hub::new(1);
+    let node = start(&genesis, &configs[0], hub.join(0));
+    let batch = pinners.attest(1, 3, soon_s());
+    hub.ask(0, AGENT, Request::Attest(Box::new(batch.clone())));
+    // The first shows what it is asked for, the second something else, and the third nothing.
+    let began = Instant::now();
+    let figures = loop {
+        for told in hub.told(0) {
+            let Told::Pinner(key, pinner::Request::Probe { da_root, shard, leaf }) = told else { continue };
+            assert_eq!(da_root, batch.batch.da_root);
+            let at = pinners.keys.iter().position(|pinner| pinner.public() == key).unwrap();
+            assert_eq!(at, usize::from(shard / 4), "whoever keeps it is asked");
+            let shown = if at == 0 { shard } else { (shard + 1) % 12 };
+            let opening = opening(1, shown, leaf).to_bytes();
+            if at < 2 {
+                hub.answer(0, key, pinner::Answer::Opening { da_root, shard, leaf, opening });
+            }
+        }
+        let figures = node.status().pinners;
+        let known = figures[0].right > 3 && figures[1].wrong > 3 && figures[2].unanswered > 3;
+        if known {
+            break figures;
+        }
+        assert!(began.elapsed() < PATIENCE, "{figures:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert_eq!((figures[0].wrong, figures[1].right, figures[2].right + figures[2].wrong), (0, 0, 0));
+    node.end();
+}
+
+#[test]
+fn pinners_and_how_long_they_keep_are_part_of_the_chains_name_and_a_genesis_without_them_keeps_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pinners, genesis, _) = Pinners::site(folder.path(), 1);
+    let path = folder.path().join("genesis.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let chain =
+        |text: &str| Genesis::parse(&path, text).map(|genesis| genesis.chain).map_err(|error| error.to_string());
+    assert_eq!(chain(&text), Ok(genesis.chain));
+    assert_ne!(chain(&text.replace("kept_s_min = 3600", "kept_s_min = 3601")), Ok(genesis.chain));
+    let key = |at: usize| hex::encode(pinners.keys[at].public());
+    let other = hex::encode(PeerKey::create(&folder.path().join("other")).unwrap().public());
+    assert_ne!(chain(&text.replace(&key(0), &other)), Ok(genesis.chain));
+    let bare = text.split("[[pinner]]").next().unwrap();
+    assert_eq!(
+        chain(bare),
+        chain(&bare.replace("kept_s_min = 3600", "kept_s_min = 7")),
+        "it counts with pinners alone"
+    );
+    for (from, to, why) in [
+        (key(0), key(1), "has the identity of another one"),
+        (key(0), key(0)[2..].to_owned(), "not 32 bytes in hex"),
+        (key(0), "00".repeat(32), "sound"),
+        (key(0), hex::encode(genesis.periods[0].peers[0]), "peer_key of a validator"),
+    ] {
+        let sentence = chain(&text.replace(&from, &to)).unwrap_err();
+        assert!(sentence.contains(why), "{why}: {sentence}");
+    }
 }
 
 #[test]

@@ -95,6 +95,16 @@ impl Host {
             .unwrap()
     }
 
+    /// Chains the receipt of that intent, and says where.
+    pub fn close(&self, id: &str, intent: &Appended) -> u64 {
+        let signer = self.signer();
+        let host = seal::host("spiffe://bpi.local/host/test", &signer).unwrap();
+        self.spool()
+            .close(&signer, &intent.digest, |chain| seal::receipt_statement(&seal::receipt(&facts(id), chain, host)?))
+            .unwrap()
+            .seq
+    }
+
     /// Chains an intent and this receipt of it, but for its place in the chain.
     pub fn seal_receipt(&self, id: &str, receipt: &Receipt) -> Appended {
         let intent = self.intend(id);

@@ -204,6 +204,26 @@ impl Walk {
         Ok(())
     }
 
+    /// Passes over a record that is known by its position and its digest alone; `like` is a record of the same chain. What it closed, and
+    /// whether it names the one before it, stays unknown.
+    ///
+    /// # Errors
+    ///
+    /// When it does not come right after the last one.
+    pub fn pass_over(&mut self, seq: u64, pae_digest: Sha256Digest, like: &Record) -> Result<(), ChainError> {
+        if let Some(head) = &self.head {
+            if seq <= head.seq {
+                return Err(ChainError::Fork { seq });
+            }
+            if seq > head.seq + 1 {
+                return Err(ChainError::Gap { first: head.seq + 1, last: seq - 1 });
+            }
+        }
+        let (boundary, host_id) = (like.chain().boundary.clone(), like.host().id.clone());
+        self.head = Some(Head { boundary, host_id, seq, pae_digest });
+        Ok(())
+    }
+
     fn check_link(&self, record: &Record, pae_digest: Sha256Digest) -> Result<(), ChainError> {
         let (link, seq) = (record.chain(), record.chain().seq);
         let Some(head) = &self.head else {

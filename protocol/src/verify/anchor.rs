@@ -3,8 +3,11 @@
 use super::Falsehood;
 use super::report::Finding;
 use crate::consensus::bls::Keys;
+use crate::consensus::header::Header;
+use crate::consensus::ids::ChainId;
 use crate::consensus::light::check_final;
 use crate::consensus::seal::Seal;
+use crate::consensus::validators::ValidatorSet;
 use crate::evidence::Evidence;
 use crate::finality::Finality;
 use crate::trust::Trust;
@@ -37,16 +40,23 @@ fn inclusion(proof: &Finality, evidence: &Evidence, finality: &Finding) -> Findi
 
 fn finality(proof: &Finality, trust: &Trust) -> Finding {
     let Finality { chain, header, seal, set, .. } = proof;
+    final_header(*chain, header, seal, set, trust)
+}
+
+/// Whether a header is final, by whom the trust file names.
+pub(super) fn final_header(chain: ChainId, header: &Header, seal: &Seal, set: &ValidatorSet, trust: &Trust) -> Finding {
     if !trust.has_chains() {
         return Finding::Unknown(NO_CHAIN.to_owned());
     }
-    let Some(trusted) = trust.chain(chain) else { return Finding::False(Falsehood::UnknownChain { chain: *chain }) };
+    let Some(trusted) = trust.chain(&chain) else { return Finding::False(Falsehood::UnknownChain { chain }) };
     let (keys, by) = match seal {
         Seal::Votes(votes) => {
             // Before its keys are looked into: who is not trusted makes nobody check 128 proofs of possession.
             let digest = set.digest();
             if !trusted.sets.contains(&digest) {
-                return Finding::False(Falsehood::UnknownSet { set: digest });
+                return Finding::Unknown(format!(
+                    "it is sealed by validator set {digest}, which the trust file does not know"
+                ));
             }
             match Keys::new(set) {
                 Ok(keys) => (keys, format!("{} of {} validators", votes.signers.len(), set.len())),
@@ -58,7 +68,7 @@ fn finality(proof: &Finality, trust: &Trust) -> Finding {
             None => return Finding::Unknown(NO_GROUP.to_owned()),
         },
     };
-    match check_final(*chain, header, seal, set, &keys) {
+    match check_final(chain, header, seal, set, &keys) {
         Ok(()) => Finding::True(format!("final at height {} of chain {chain} by {by}", header.height)),
         Err(source) => Finding::False(Falsehood::NotFinal { height: header.height.0, source }),
     }

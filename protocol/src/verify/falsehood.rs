@@ -1,12 +1,14 @@
 //! Every way in which well-formed evidence can be false, one sentence each.
 
+use crate::availability::attestation::AttestationError;
 use crate::canonical::CanonicalError;
 use crate::chain::{ChainError, RecordError};
 use crate::consensus::bls;
-use crate::consensus::ids::{ChainId, SetDigest};
+use crate::consensus::ids::ChainId;
 use crate::consensus::light::StepError;
 use crate::digest::Sha256Digest;
 use crate::key::SignatureError;
+use crate::log::leaf::TenantId;
 use crate::log::proof::ProofError;
 
 /// What is false.
@@ -152,6 +154,23 @@ pub enum Falsehood {
         started_ref: Sha256Digest,
     },
 
+    /// redaction.json names a record that is no part of the stretch.
+    #[error("redaction.json says that the record at seq {seq} was withheld, which is not before the receipt")]
+    WithheldAfter {
+        /// Its position.
+        seq: u64,
+    },
+    /// redaction.json gives a part another digest than the signer did.
+    #[error("redaction.json says that {name} was {found}, but the receipt commits to {signed}")]
+    WithheldOther {
+        /// Name of the file.
+        name: &'static str,
+        /// Digest in redaction.json.
+        found: Sha256Digest,
+        /// Digest in the receipt.
+        signed: Sha256Digest,
+    },
+
     /// The receipt is not where the proof says.
     #[error("finality.bin does not show that this receipt is in the log of its header of height {height}: {source}")]
     NotInLog {
@@ -166,14 +185,28 @@ pub enum Falsehood {
         /// Which.
         chain: ChainId,
     },
-    /// The header was sealed by validators that the caller does not trust.
-    #[error(
-        "wrong validators: finality.bin is sealed by validator set {set}, which the trust file does not hold for its chain"
-    )]
-    UnknownSet {
-        /// Which.
-        set: SetDigest,
+    /// The batch is another tenant's.
+    #[error("availability.bin is of a batch of tenant {batch}, and the receipt is of tenant {receipt}")]
+    OtherTenant {
+        /// The batch's.
+        batch: TenantId,
+        /// The receipt's.
+        receipt: TenantId,
     },
+    /// The receipt is not in the batch.
+    #[error("availability.bin does not show that this receipt is in its batch: {0}")]
+    NotInBatch(#[source] ProofError),
+    /// The header does not commit to the batch.
+    #[error("availability.bin does not show that the header of height {height} commits to its batch: {source}")]
+    NotAttested {
+        /// The header's.
+        height: u64,
+        /// What is wrong with the proof.
+        source: ProofError,
+    },
+    /// Too few pinners, or none that count, keep the batch.
+    #[error("availability.bin: {0}")]
+    Attestation(#[source] AttestationError),
     /// The trusted set has a key that is none.
     #[error("the validator set of finality.bin cannot be used: {0}")]
     SetKeys(bls::KeyError),
@@ -184,5 +217,22 @@ pub enum Falsehood {
         height: u64,
         /// Which rule it breaks.
         source: StepError,
+    },
+
+    /// The caller's own policy does not accept it.
+    #[error("{policy} does not accept it: {}", reasons.join("; "))]
+    Refused {
+        /// Name of the policy.
+        policy: String,
+        /// Why, sorted.
+        reasons: Vec<String>,
+    },
+    /// The run was done again, and something else came out.
+    #[error("another run-hash came out when it was done again: {found}, and the receipt's is {signed}")]
+    RerunDiffers {
+        /// Of the rerun.
+        found: Sha256Digest,
+        /// Of the receipt.
+        signed: Sha256Digest,
     },
 }

@@ -1,11 +1,13 @@
 //! What the ladder looks like: rows, the level asked for, and the one sentence and exit code that follow from them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
 use super::Falsehood;
+use crate::digest::Sha256Digest;
 use crate::receipt::Receipt;
 
 /// How much must be true.
@@ -104,6 +106,29 @@ pub enum RowName {
 }
 
 impl RowName {
+    /// All rungs, from the ground up.
+    pub const ALL: [Self; 9] = [
+        Self::Signature,
+        Self::Identity,
+        Self::Schema,
+        Self::Chain,
+        Self::Inclusion,
+        Self::Finality,
+        Self::Availability,
+        Self::Policy,
+        Self::Rerun,
+    ];
+
+    /// Its one word, for programs.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Schema => "schema",
+            Self::Chain => "chain",
+            Self::Rerun => "rerun",
+            other => other.as_str(),
+        }
+    }
+
     /// Its words in the ladder.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -213,6 +238,41 @@ pub struct Report {
     /// What the receipt claims of its repeatability; none where it cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub claimed: Option<Claimed>,
+    /// What was taken out of the evidence.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub withheld: Vec<Withheld>,
+    /// Whether a policy was asked: then its row has to PASS at every level.
+    #[serde(skip)]
+    policy_asked: bool,
+}
+
+/// Something that was taken out of the evidence before it was handed over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Withheld {
+    /// `config.json`, or `chain.jsonl, seq 12`.
+    pub part: String,
+    /// By which it will be known again.
+    pub digest: Sha256Digest,
+    /// Whether something that was signed commits to this digest.
+    pub committed: bool,
+}
+
+impl fmt::Display for Withheld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let by = if self.committed { "signed records commit to it" } else { "by the word of whoever withheld it" };
+        write!(f, "sha256:{}, {by}", self.digest)
+    }
+}
+
+/// What an acceptance policy says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ruling {
+    /// Name of the policy, for people.
+    pub policy: String,
+    /// Whether it accepts.
+    pub accept: bool,
+    /// Why it does not.
+    pub reasons: BTreeSet<String>,
 }
 
 /// What a receipt claims of its repeatability. The signer's word: no row of the ladder rests on it.
@@ -259,8 +319,54 @@ impl fmt::Display for Claimed {
 }
 
 impl Report {
-    pub(super) fn new(level: Level, rows: Vec<Row>, claimed: Option<Claimed>) -> Self {
-        Self { level, rows, claimed }
+    pub(super) fn new(level: Level, rows: Vec<Row>, claimed: Option<Claimed>, withheld: Vec<Withheld>) -> Self {
+        Self { level, rows, claimed, withheld, policy_asked: false }
+    }
+
+    /// With what a policy says of it. What a policy accepts that is not signed by a trusted host is NOT CHECKED: nobody said it.
+    #[must_use]
+    pub fn with_ruling(mut self, ruling: Ruling) -> Self {
+        let unproved = Level::Signed.required().iter().find(|name| self.status(**name) != Status::Pass);
+        let Ruling { policy, accept, reasons } = ruling;
+        let finding = match (accept, unproved) {
+            (true, None) => Finding::True(format!("{policy} accepts it")),
+            (true, Some(name)) => {
+                Finding::Unknown(format!("{policy} would accept what it says, but {name} does not pass"))
+            }
+            (false, _) if reasons.is_empty() => {
+                Finding::False(Falsehood::Refused { policy, reasons: vec!["it gives no reason".to_owned()] })
+            }
+            (false, _) => Finding::False(Falsehood::Refused { policy, reasons: reasons.into_iter().collect() }),
+        };
+        self.policy_asked = true;
+        if let Some(row) = self.rows.iter_mut().find(|row| row.name == RowName::Policy) {
+            *row = Row::of(RowName::Policy, finding);
+        }
+        self
+    }
+
+    /// With what came of doing the run again: its run-hash, and that of the receipt.
+    #[must_use]
+    pub fn with_rerun(mut self, found: Sha256Digest, signed: Sha256Digest) -> Self {
+        let finding = if found == signed {
+            Finding::True(format!("the same run-hash {found} again"))
+        } else {
+            Finding::False(Falsehood::RerunDiffers { found, signed })
+        };
+        if let Some(row) = self.rows.iter_mut().find(|row| row.name == RowName::Rerun) {
+            *row = Row::of(RowName::Rerun, finding);
+        }
+        self
+    }
+
+    /// What was found about that rung.
+    pub fn status(&self, name: RowName) -> Status {
+        self.rows.iter().find(|row| row.name == name).map_or(Status::NotChecked, |row| row.status)
+    }
+
+    /// Whether that rung has to PASS.
+    pub fn requires(&self, name: RowName) -> bool {
+        self.level.required().contains(&name) || (self.policy_asked && name == RowName::Policy)
     }
 
     /// The first row that is false.
@@ -270,8 +376,7 @@ impl Report {
 
     /// The first required row that could not be checked.
     pub fn first_missing(&self) -> Option<&Row> {
-        let required = self.level.required();
-        self.rows.iter().find(|row| row.status == Status::NotChecked && required.contains(&row.name))
+        self.rows.iter().find(|row| row.status == Status::NotChecked && self.requires(row.name))
     }
 
     /// 0 all that was required passes, 1 the evidence is false, 3 incomplete, 4 refused by policy, 5 the rerun differs. (2, malformed
@@ -289,9 +394,11 @@ impl Report {
     /// One sentence: the first falsehood, else what is missing, else that all is well.
     pub fn verdict(&self) -> String {
         match (self.first_false(), self.first_missing()) {
+            (Some(row), _) if row.name == RowName::Policy => format!("refused: {}: {}", row.name, row.detail),
             (Some(row), _) => format!("false: {}: {}", row.name, row.detail),
             (None, Some(row)) => {
-                format!("incomplete: level {} needs {}: {}", self.level, row.name, row.detail)
+                let who = if row.name == RowName::Policy { "--policy".to_owned() } else { format!("level {}", self.level) };
+                format!("incomplete: {who} needs {}: {}", row.name, row.detail)
             }
             (None, None) => format!("true: everything that level {} requires passes", self.level),
         }
@@ -306,6 +413,9 @@ impl fmt::Display for Report {
         }
         if let Some(claimed) = &self.claimed {
             writeln!(f, "{:<11}  {:<19}  {claimed}", "CLAIMED", "determinism")?;
+        }
+        for withheld in &self.withheld {
+            writeln!(f, "{:<11}  {:<19}  {withheld}", "WITHHELD", withheld.part)?;
         }
         writeln!(f, "{}", self.verdict())
     }

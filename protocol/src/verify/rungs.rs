@@ -8,6 +8,7 @@ use crate::digest::Sha256Digest;
 use crate::envelope::{Envelope, PAYLOAD_BYTES_MAX, PAYLOAD_TYPE, pae};
 use crate::evidence::Evidence;
 use crate::key::SignatureError;
+use crate::redaction::{Redaction, WithheldRecord};
 use crate::run::Run;
 use crate::trust::{Trust, Trusted};
 
@@ -147,9 +148,13 @@ fn run_file(file: &[u8], signed: Sha256Digest) -> Result<(), Falsehood> {
     Err(Falsehood::RunHash { found, signed })
 }
 
-pub(super) fn chain(evidence: &Evidence, trust: &Trust, entry: &ReadEntry) -> Finding {
-    let Some(envelopes) = &evidence.chain else {
-        return Finding::Unknown("no chain.jsonl is part of this evidence".to_owned());
+pub(super) fn chain(evidence: &Evidence, redaction: Option<&Redaction>, trust: &Trust, entry: &ReadEntry) -> Finding {
+    let withheld = redaction.map(Redaction::records).unwrap_or_default();
+    let none: &[Envelope] = &[];
+    let envelopes = match &evidence.chain {
+        Some(envelopes) => envelopes,
+        None if !withheld.is_empty() => none,
+        None => return Finding::Unknown("no chain.jsonl is part of this evidence".to_owned()),
     };
     let Ok(receipt) = entry else {
         return Finding::Unknown("the receipt cannot be read, so it has no place in a chain".to_owned());
@@ -157,8 +162,9 @@ pub(super) fn chain(evidence: &Evidence, trust: &Trust, entry: &ReadEntry) -> Fi
     let Some(started_ref) = receipt.record.chain().started_ref else {
         return Finding::Unknown("the record closes no intent".to_owned());
     };
-    match walk(envelopes, trust, receipt, started_ref) {
+    match walk(envelopes, withheld, trust, receipt, started_ref) {
         Err(falsehood) => Finding::False(falsehood),
+        Ok(_) if !withheld.is_empty() => Finding::Unknown(withheld_records(withheld)),
         Ok(_) if trust.is_empty() => Finding::Unknown(format!("the records are linked, but {NO_TRUST}")),
         Ok(first) => Finding::True(format!(
             "seq {first} to {} of boundary {:?}, each linked and signed, from the intent to the receipt",
@@ -168,19 +174,48 @@ pub(super) fn chain(evidence: &Evidence, trust: &Trust, entry: &ReadEntry) -> Fi
     }
 }
 
+fn withheld_records(withheld: &[WithheldRecord]) -> String {
+    let (first, last) = (withheld.first().map_or(0, |one| one.seq), withheld.last().map_or(0, |one| one.seq));
+    match withheld.len() {
+        1 => format!("withheld: the record at seq {first}; what is shown is linked and fits its digest"),
+        count => format!(
+            "withheld: {count} records of seq {first} to {last}; what is shown is linked and fits their digests"
+        ),
+    }
+}
+
 /// Position of the first record, when all of them follow each other up to the receipt.
-fn walk(envelopes: &[Envelope], trust: &Trust, receipt: &Entry, started_ref: Sha256Digest) -> Result<u64, Falsehood> {
+fn walk(
+    envelopes: &[Envelope],
+    withheld: &[WithheldRecord],
+    trust: &Trust,
+    receipt: &Entry,
+    started_ref: Sha256Digest,
+) -> Result<u64, Falsehood> {
     let mut walk = Walk::stretch();
     let mut first = receipt.record.chain().seq;
+    let mut hidden = withheld.iter().peekable();
+    let mut pass_over_below = |walk: &mut Walk, seq: u64, first: &mut u64| {
+        while let Some(record) = hidden.next_if(|record| record.seq < seq) {
+            walk.pass_over(record.seq, record.digest, &receipt.record).map_err(Falsehood::Chain)?;
+            *first = record.seq.min(*first);
+        }
+        Ok::<(), Falsehood>(())
+    };
     for (index, envelope) in envelopes.iter().enumerate() {
         let line = index + 1;
         let entry = Entry::read(envelope).map_err(|source| Falsehood::ChainRecord { line, source })?;
         chain_signature(envelope, trust, line, &entry.record)?;
+        pass_over_below(&mut walk, entry.record.chain().seq, &mut first)?;
         walk.step(&entry).map_err(|error| Falsehood::Chain(missing_or_misplaced(error, &envelopes[line..])))?;
         first = first.min(entry.record.chain().seq);
     }
+    pass_over_below(&mut walk, receipt.record.chain().seq, &mut first)?;
     walk.step(receipt).map_err(Falsehood::Chain)?;
-    if !walk.was_intent(&started_ref) {
+    if let Some(record) = hidden.next() {
+        return Err(Falsehood::WithheldAfter { seq: record.seq });
+    }
+    if !walk.was_intent(&started_ref) && !withheld.iter().any(|record| record.digest == started_ref) {
         return Err(Falsehood::IntentMissing { started_ref });
     }
     Ok(first)

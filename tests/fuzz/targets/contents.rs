@@ -1,12 +1,13 @@
 //! Contents, inclusion lists and lines of the inbox from a stranger: what is read is what we would have written, no longer than its bound,
-//! and neither the inbox nor the chain of hashes of a chain that nobody extended takes it for its own.
+//! and neither the inbox nor the chain of hashes of a chain that nobody extended takes it for its own, nor a chain without pinners its attestations.
 
 #![no_main]
 
 use std::convert::Infallible;
 
-use bpi_protocol::consensus::header::{Header, InboxAnchor, PohEnd};
+use bpi_protocol::consensus::header::{Header, InboxAnchor, LogHead, PohEnd};
 use bpi_protocol::consensus::ids::TimeMs;
+use bpi_validator::contents::attestations::{PinnerRules, prove};
 use bpi_validator::contents::body::{CONTENTS_BYTES_MAX, Contents};
 use bpi_validator::contents::inbox::file::parse_line;
 use bpi_validator::contents::inbox::{ENTRIES_MAX, InboxRules, MemoryInbox, check};
@@ -25,6 +26,12 @@ fuzz_target!(|bytes: &[u8]| {
         let (none, rules) = (InboxAnchor::default(), InboxRules::default());
         let served = check(&MemoryInbox::new(), rules, none, none, &contents.inbox);
         assert_eq!(served.is_ok(), contents.inbox.is_empty(), "entries of an inbox that nobody has written to");
+        let head = LogHead { size: contents.attestations.len() as u64, root: contents.attestations_root() };
+        for (index, attestation) in (0..).zip(&contents.attestations) {
+            assert!(PinnerRules::default().check(attestation, TimeMs(0)).is_err(), "nobody is a pinner");
+            let proof = prove(&contents.attestations, index).expect("it is one of them");
+            assert_eq!(proof.check(&attestation.leaf_hash(), &head), Ok(()));
+        }
         // A thousand ticks are allowed, so one segment, and nobody can know its end without making them.
         let (parent, poh) =
             (Header::default(), PohEnd { count: 9, hash: contents.segments.first().copied().unwrap_or([1; 32]) });

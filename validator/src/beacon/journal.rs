@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 
 use super::message::{COMMITMENT_BYTES_MAX, Dealing};
 use super::share_file::{erase, failed, push_hex, write_whole};
-use crate::keys::{KeyFileError, read_private_up_to};
+use bpi_keyfile::{KeyFileError, read_private_up_to};
 
 /// Most bytes of a file: a dealing in hex and the end of the line.
 const FILE_BYTES_MAX: u64 = 2 * (32 + COMMITMENT_BYTES_MAX as u64) + 1;

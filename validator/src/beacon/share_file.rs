@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 use super::share::Share;
 use super::sharing::Sharing;
 use crate::durable::folder_of;
-use crate::keys::{KeyFileError, read_private, write_private};
+use bpi_keyfile::{KeyFileError, read_private, write_private};
 
 /// The only layout there is.
 const VERSION: u32 = 1;

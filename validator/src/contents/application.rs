@@ -16,11 +16,13 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use bpi_protocol::availability::attestation::{Attestation, AttestationError};
 use bpi_protocol::consensus::bytes::BytesError;
 use bpi_protocol::consensus::header::{Header, InboxAnchor, LogHead, PohEnd};
 use bpi_protocol::consensus::ids::{Height, TimeMs, ValidatorIndex};
-use bpi_protocol::log::EMPTY_ROOT;
+use bpi_protocol::log::Hash;
 
+use super::attestations::{self, AttestationRefusal, BatchId, PinnerRules, Waiting};
 use super::body::{Contents, LEAVES_MAX};
 use super::dealings::{fitting, is_of_log};
 use super::inbox::{self, Inbox, InboxRefusal, InboxRules};
@@ -31,7 +33,7 @@ use super::mempool::{Bounds, Mempool, Refusal};
 use super::poh::{self, PohError, Rate, Ticker};
 
 /// The numbers of a chain, the same for all its validators, and of this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// Of the chain of hashes.
     pub rate: Rate,
@@ -39,6 +41,8 @@ pub struct Rules {
     pub lists: ListRules,
     /// Of the inbox.
     pub inbox: InboxRules,
+    /// Of attestations.
+    pub pinners: PinnerRules,
     /// This node's own.
     pub bounds: Bounds,
     /// How far a header's time may be ahead of this node's clock, in ms: clocks differ.
@@ -49,8 +53,8 @@ pub struct Rules {
 
 impl Default for Rules {
     fn default() -> Self {
-        let (rate, lists, inbox, bounds) = Default::default();
-        Self { rate, lists, inbox, bounds, ahead_ms_max: 1_000, threads: 2 }
+        let (rate, lists, inbox, pinners, bounds) = Default::default();
+        Self { rate, lists, inbox, pinners, bounds, ahead_ms_max: 1_000, threads: 2 }
     }
 }
 
@@ -59,7 +63,7 @@ impl Default for Rules {
 pub struct Commitments {
     /// The log after it.
     pub receipts: LogHead,
-    /// Attestations: none yet.
+    /// Attestations.
     pub da_root: [u8; 32],
     /// Answers to inclusion lists.
     pub inclusion_list_root: [u8; 32],
@@ -97,9 +101,29 @@ pub enum ContentsError {
     /// The contents are not as they may be written.
     #[error("the contents are malformed: {0}")]
     Form(BytesError),
-    /// There are no attestations yet, so there is one root.
-    #[error("da_root is not the root over no attestations")]
+    /// The attestations have another root than the header's.
+    #[error("the attestations have not the root of the header")]
     DaRoot,
+    /// A batch is attested twice.
+    #[error("batch {} is attested twice", hex::encode(da_root))]
+    AttestedTwice {
+        /// Which.
+        da_root: Hash,
+    },
+    /// An attestation does not hold.
+    #[error("the attestation of batch {}: {source}", hex::encode(da_root))]
+    Attestation {
+        /// Which batch.
+        da_root: Hash,
+        /// Why not.
+        source: AttestationError,
+    },
+    /// This validator has a proof that a batch is wrongly encoded.
+    #[error("batch {} is proved to be wrongly encoded", hex::encode(da_root))]
+    WrongEncoding {
+        /// Which.
+        da_root: Hash,
+    },
     /// It is of a time to come: the next header could not come before that.
     #[error("the header's time is {ahead_ms} ms ahead of the clock here, of at most {max}")]
     Time {
@@ -165,6 +189,9 @@ impl ContentsError {
             Self::NotAtParent { .. } => "not-at-parent",
             Self::Form(_) => "form",
             Self::DaRoot => "da-root",
+            Self::AttestedTwice { .. } => "attested-twice",
+            Self::Attestation { source, .. } => attestations::name_of(source),
+            Self::WrongEncoding { .. } => "wrong-encoding",
             Self::Time { .. } => "time",
             Self::Logged { .. } => "logged",
             Self::Reserved { .. } => "reserved",
@@ -184,6 +211,8 @@ impl ContentsError {
     pub fn is_of_the_voter(&self) -> bool {
         match self {
             Self::NotAtParent { .. } | Self::Time { .. } | Self::LeftOut { .. } | Self::Ledger(_) => true,
+            // A proof may not have come to others yet.
+            Self::WrongEncoding { .. } => true,
             Self::Inbox(refusal) => !matches!(refusal, InboxRefusal::Backwards { .. } | InboxRefusal::Standing { .. }),
             _ => false,
         }
@@ -208,6 +237,8 @@ pub struct Figures {
     pub waiting: usize,
     /// Tenants that they are of.
     pub tenants: usize,
+    /// Attestations that wait.
+    pub attestations: usize,
     /// Leaves that this validator has told to others and that still wait.
     pub told: usize,
     /// Leaves of the log.
@@ -223,6 +254,9 @@ pub struct Application<I> {
     ledger: Ledger,
     pool: Mempool,
     lists: Lists,
+    attestations: Waiting,
+    /// Batches that are proved to be wrongly encoded.
+    wrong: BTreeSet<Hash>,
     inbox: I,
     /// The anchor of the last final header.
     served: InboxAnchor,
@@ -236,7 +270,8 @@ impl<I: Inbox> Application<I> {
     pub fn open(folder: &Path, rules: Rules, inbox: I, tip: &Header) -> Result<Self, LedgerError> {
         let ledger = Ledger::open(folder, &tip.receipts)?;
         let (pool, lists) = (Mempool::new(rules.bounds), Lists::new(rules.lists));
-        Ok(Self { rules, ledger, pool, lists, inbox, served: tip.inbox })
+        let (attestations, wrong) = Default::default();
+        Ok(Self { rules, ledger, pool, lists, attestations, wrong, inbox, served: tip.inbox })
     }
 
     /// The log, for proofs and for what peers have missed.
@@ -254,6 +289,7 @@ impl<I: Inbox> Application<I> {
         Figures {
             waiting: self.pool.depth(),
             tenants: self.pool.tenants(),
+            attestations: self.attestations.len(),
             told: self.lists.told(),
             logged: self.ledger.size(),
             inbox_lag_blocks: self.inbox.tip().map_or(0, |tip| tip.height.saturating_sub(self.served.height)),
@@ -272,6 +308,42 @@ impl<I: Inbox> Application<I> {
             return Err(Refusal::Included { index }.into());
         }
         Ok(self.pool.insert(leaf, now_ms)?)
+    }
+
+    /// Takes an attestation in, to wait for a header. Whether a header has the batch already is for the caller to know.
+    ///
+    /// # Errors
+    /// [`AttestationRefusal`] when it waits already, does not hold, is of a wrongly encoded batch, or there is no room.
+    pub fn attest(&mut self, attestation: Attestation, now_ms: u64) -> Result<(), AttestationRefusal> {
+        if self.wrong.contains(&attestation.batch.da_root) {
+            return Err(AttestationRefusal::Wrong);
+        }
+        self.attestations.insert(&self.rules.pinners, attestation, TimeMs(now_ms))
+    }
+
+    /// Whether an attestation of these shards waits.
+    pub fn waits(&self, da_root: &Hash) -> bool {
+        !self.attestations.of_root(da_root).is_empty()
+    }
+
+    /// These batches are in a final header.
+    pub fn attested(&mut self, attestations: &[Attestation]) {
+        for attestation in attestations {
+            self.attestations.remove(&BatchId::of(attestation));
+        }
+    }
+
+    /// A batch is proved to be wrongly encoded: it is attested no more, as far as this validator has a say. False: that was known.
+    pub fn refuse(&mut self, da_root: Hash) -> bool {
+        for batch in self.attestations.of_root(&da_root) {
+            self.attestations.remove(&batch);
+        }
+        self.wrong.insert(da_root)
+    }
+
+    /// Whether a batch is known to be wrongly encoded.
+    pub fn is_wrong(&self, da_root: &Hash) -> bool {
+        self.wrong.contains(da_root)
     }
 
     /// The inclusion list to tell all others after a final header.
@@ -322,11 +394,12 @@ impl<I: Inbox> Application<I> {
         leaves.extend(self.pool.fill(LEAVES_MAX - leaves.len(), &taken));
         let claim = ticker.claim(parent, self.rules.rate.allowed(parent.time, time));
         let answers = answers.into_iter().collect();
-        let contents = Contents { inbox, leaves, answers, segments: claim.segments, logs: fitting(logs) };
+        let attestations = self.attestations.fill(self.rules.pinners.wanted_s(time));
+        let contents = Contents { inbox, leaves, answers, segments: claim.segments, logs: fitting(logs), attestations };
         let appended = self.appended(&contents)?;
         let commitments = Commitments {
             receipts: self.ledger.head_with(appended.iter().map(|(_, hash)| hash)),
-            da_root: EMPTY_ROOT,
+            da_root: contents.attestations_root(),
             inclusion_list_root: contents.answers_root(),
             inbox: anchor,
             poh: claim.end,
@@ -354,9 +427,7 @@ impl<I: Inbox> Application<I> {
             return Err(ContentsError::Time { ahead_ms, max });
         }
         contents.check_form().map_err(ContentsError::Form)?;
-        if header.da_root != EMPTY_ROOT {
-            return Err(ContentsError::DaRoot);
-        }
+        self.check_attestations(header, &contents.attestations)?;
         let appended = self.check_leaves(header, contents)?;
         check_answers(header, contents, &appended)?;
         inbox::check(&self.inbox, self.rules.inbox, parent.inbox, header.inbox, &contents.inbox)?;
@@ -372,7 +443,9 @@ impl<I: Inbox> Application<I> {
     /// [`LedgerError::Head`] for other contents than the header's, and nothing is kept.
     pub fn finalise(&mut self, header: &Header, contents: &Contents) -> Result<(), ContentsError> {
         let appended = self.appended(contents)?;
-        Ok(self.catch_up(header, &appended)?)
+        self.catch_up(header, &appended)?;
+        self.attested(&contents.attestations);
+        Ok(())
     }
 
     /// Keeps the leaves of a final header that this node has missed, as [`Application::finalise`] does.
@@ -395,19 +468,44 @@ impl<I: Inbox> Application<I> {
         self.ledger.head_with(leaves) == header.receipts
     }
 
-    /// Whether these contents lead from the log here to that of a header.
+    /// Whether these contents lead from the log here to that of a header, and are attested as it says.
     ///
     /// # Errors
     /// Those of the log.
     pub fn is_about(&self, header: &Header, contents: &Contents) -> Result<bool, ContentsError> {
         let appended = self.appended(contents)?;
-        Ok(self.leads_to(header, appended.iter().map(|(_, hash)| hash)))
+        let is_attested = contents.attestations_root() == header.da_root;
+        Ok(is_attested && self.leads_to(header, appended.iter().map(|(_, hash)| hash)))
     }
 
     fn check_place(&self, parent: &Header) -> Result<(), ContentsError> {
         match self.ledger.head() == parent.receipts {
             true => Ok(()),
             false => Err(ContentsError::NotAtParent { ledger: self.ledger.size(), parent: parent.receipts.size }),
+        }
+    }
+
+    /// Each batch once, none that is known to be wrong, and the header may carry each: what has waited here is checked but for the time.
+    fn check_attestations(&self, header: &Header, attestations: &[Attestation]) -> Result<(), ContentsError> {
+        if attestations::root_of(attestations) != header.da_root {
+            return Err(ContentsError::DaRoot);
+        }
+        if let Some(BatchId { da_root, .. }) = attestations::first_twice(attestations) {
+            return Err(ContentsError::AttestedTwice { da_root });
+        }
+        let wanted_s = self.rules.pinners.wanted_s(header.time);
+        for attestation in attestations {
+            let da_root = attestation.batch.da_root;
+            let lasts = attestation.acknowledgements.iter().all(|each| each.until_s >= wanted_s);
+            if !(lasts && self.attestations.has_checked(attestation)) {
+                let holds = self.rules.pinners.check(attestation, header.time);
+                holds.map_err(|source| ContentsError::Attestation { da_root, source })?;
+            }
+        }
+        // What all would refuse comes first: this does not tell against the proposer.
+        match attestations.iter().find(|attestation| self.is_wrong(&attestation.batch.da_root)) {
+            Some(attestation) => Err(ContentsError::WrongEncoding { da_root: attestation.batch.da_root }),
+            None => Ok(()),
         }
     }
 

@@ -1,41 +1,44 @@
 //! What travels beside a header: all that it commits to, and that validators therefore have to see.
 //!
 //! ```text
-//! version 1
+//! version 2
 //! inbox     count 2 | L1 height 8, tenant 16, hash 32 …     entries served, in the contract's order
 //! leaves    count 2 | tenant 16, hash 32 …                  as the log goes on, after the inbox's
 //! answers   count 2 | leaf hash 32 …                        ascending, each of a leaf that this header appends
 //! segments  count 2 | hash 32 …                             of the chain of hashes
 //! logs      count 2 | length 2, bytes …                     of dealers; their leaves come after the inbox's
+//! attested  count 2 | attestation …                         batches whose data are kept; they are under `da_root` and no leaves of the log
 //! ```
 //!
-//! Always true: bytes have one reading and one writing, and nothing is longer than its bound. Absent on purpose: payloads, and availability
-//! attestations until the availability work: `da_root` is the root over none (`protocol::log::EMPTY_ROOT`), and any other is invalid.
+//! Always true: bytes have one reading and one writing, and nothing is longer than its bound. Absent on purpose: payloads.
 
 use std::collections::BTreeSet;
 
+use bpi_protocol::availability::attestation::Attestation;
 use bpi_protocol::consensus::bytes::{BytesError, Reader, Writer};
 use bpi_protocol::log::{Frontier, leaf_hash};
 
+use super::attestations::{self, ATTESTATIONS_BYTES_MAX, ATTESTATIONS_MAX};
 use super::dealings::{LOGS_BYTES_MAX, LOGS_MAX, is_of_log, leaf_of};
 use super::inbox::{ENTRIES_MAX, InboxEntry};
 use super::leaf::{LEAF_BYTES, Leaf, LeafHash};
 use super::poh::SEGMENTS_MAX;
 
 /// Version of the layout, the first byte.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Leaves of a header, at most, without those of the inbox: 16 384 in a second at four headers.
 pub const LEAVES_MAX: usize = 4_096;
 /// Answers of a header, at most: each leaf that it appends may have been asked for.
 pub const ANSWERS_MAX: usize = LEAVES_MAX + ENTRIES_MAX;
-/// Bytes of contents, at most: 480 kB.
+/// Bytes of contents, at most: 546 kB.
 pub const CONTENTS_BYTES_MAX: usize = 1
-    + 5 * 2
+    + 6 * 2
     + ENTRIES_MAX * (8 + LEAF_BYTES)
     + LEAVES_MAX * LEAF_BYTES
     + 32 * (ANSWERS_MAX + SEGMENTS_MAX)
     + LOGS_MAX * 2
-    + LOGS_BYTES_MAX;
+    + LOGS_BYTES_MAX
+    + ATTESTATIONS_BYTES_MAX;
 
 /// What a header commits to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,6 +53,8 @@ pub struct Contents {
     pub segments: Vec<[u8; 32]>,
     /// Logs of dealers in a ceremony.
     pub logs: Vec<Vec<u8>>,
+    /// Batches whose data are kept.
+    pub attestations: Vec<Attestation>,
 }
 
 impl Contents {
@@ -74,6 +79,7 @@ impl Contents {
         for log in &self.logs {
             out.u16(log.len() as u16).bytes(log);
         }
+        write_attestations(&mut out, &self.attestations);
         out.done()
     }
 
@@ -95,8 +101,9 @@ impl Contents {
             let length = reader.count("bytes of a log", LOGS_BYTES_MAX)?;
             reader.take(length).map(<[u8]>::to_vec)
         })?;
+        let attestations = read_attestations(&mut reader)?;
         reader.end()?;
-        let contents = Self { inbox, leaves, answers, segments, logs };
+        let contents = Self { inbox, leaves, answers, segments, logs, attestations };
         contents.check_form()?;
         Ok(contents)
     }
@@ -113,6 +120,8 @@ impl Contents {
             ("segments", self.segments.len(), SEGMENTS_MAX),
             ("logs", self.logs.len(), LOGS_MAX),
             ("bytes of logs", self.logs.iter().map(Vec::len).sum(), LOGS_BYTES_MAX),
+            ("attestations", self.attestations.len(), ATTESTATIONS_MAX),
+            ("bytes of attestations", bytes_of_all(&self.attestations), ATTESTATIONS_BYTES_MAX),
         ] {
             if count > max {
                 return Err(BytesError::Count { field, count, max });
@@ -131,6 +140,11 @@ impl Contents {
             tree.append(leaf_hash(&hash.0));
         }
         tree.head().root
+    }
+
+    /// The root that stands in the header for the attestations ([`attestations::root_of`]).
+    pub fn attestations_root(&self) -> [u8; 32] {
+        attestations::root_of(&self.attestations)
     }
 
     /// What the log goes on with: the inbox's leaves but for those that are in the log already or came twice or stand for a dealer's log, then
@@ -168,6 +182,28 @@ pub(super) fn read_list<'a, T>(
     (0..count).map(|_| read(reader)).collect()
 }
 
+/// Appends attestations to bytes: their count in two, and each.
+pub fn write_attestations(out: &mut Writer, attestations: &[Attestation]) {
+    out.u16(attestations.len() as u16);
+    attestations.iter().for_each(|attestation| attestation.write(out));
+}
+
+/// Takes attestations from a reader, as many as a header may have.
+///
+/// # Errors
+/// When the bytes end or are none, or the list is longer than it may be.
+pub fn read_attestations(reader: &mut Reader<'_>) -> Result<Vec<Attestation>, BytesError> {
+    let attestations = read_list(reader, "attestations", ATTESTATIONS_MAX, Attestation::read)?;
+    match bytes_of_all(&attestations) {
+        0..=ATTESTATIONS_BYTES_MAX => Ok(attestations),
+        count => Err(BytesError::Count { field: "bytes of attestations", count, max: ATTESTATIONS_BYTES_MAX }),
+    }
+}
+
+fn bytes_of_all(attestations: &[Attestation]) -> usize {
+    attestations.iter().map(attestations::bytes_of).sum()
+}
+
 /// The first place where a list does not ascend.
 pub(super) fn first_unordered<T: Ord>(list: &[T]) -> Option<usize> {
     list.windows(2).position(|pair| pair[0] >= pair[1]).map(|at| at + 1)
@@ -180,7 +216,10 @@ mod tests {
     use bpi_protocol::log::EMPTY_ROOT;
     use proptest::prelude::*;
 
+    use bpi_protocol::availability::attestation::Acknowledgement;
+
     use super::*;
+    use crate::contents::attestations::sample;
     use crate::contents::leaf::TenantId;
 
     fn leaf() -> impl Strategy<Value = Leaf> {
@@ -192,14 +231,49 @@ mod tests {
         let answers = prop::collection::btree_set(any::<[u8; 32]>().prop_map(LeafHash), 0..9);
         let segments = prop::collection::vec(any::<[u8; 32]>(), 0..9);
         let logs = prop::collection::vec(prop::collection::vec(any::<u8>(), 0..99), 0..9);
-        let lists = (prop::collection::vec(entry, 0..9), prop::collection::vec(leaf(), 0..9), answers, segments, logs);
-        lists.prop_map(|(inbox, leaves, answers, segments, logs)| Contents {
+        let (inbox, leaves) = (prop::collection::vec(entry, 0..9), prop::collection::vec(leaf(), 0..9));
+        let attestations = prop::collection::vec(attestation(), 0..5);
+        let lists = (inbox, leaves, answers, segments, logs, attestations);
+        lists.prop_map(|(inbox, leaves, answers, segments, logs, attestations)| Contents {
             inbox,
             leaves,
             answers: answers.into_iter().collect(),
             segments,
             logs,
+            attestations,
         })
+    }
+
+    /// Whether it holds does not matter here.
+    fn attestation() -> impl Strategy<Value = Attestation> {
+        let pinners = prop::collection::btree_map(any::<[u8; 32]>(), (any::<[u8; 32]>(), any::<u64>()), 0..5);
+        (any::<u8>(), any::<u32>(), pinners).prop_map(|(tenant, number, pinners)| {
+            let mut attestation = sample::attestation(tenant, number, &[], 0);
+            let acknowledgements = pinners.into_iter().map(|(pinner, (half, until_s))| {
+                let shards = half.iter().copied().collect();
+                let mut signature = [3; 64];
+                signature[..32].copy_from_slice(&half);
+                Acknowledgement { pinner, shards, until_s, signature }
+            });
+            attestation.acknowledgements = acknowledgements.collect();
+            attestation
+        })
+    }
+
+    /// Attestations of so many pinners each.
+    fn of_pinners(counts: &[u8]) -> Vec<Attestation> {
+        let of = |(number, count): (u32, &u8)| {
+            let mut attestation = sample::attestation(1, number, &[], 0);
+            let acknowledge = |at: u8| Acknowledgement {
+                pinner: [at; 32],
+                shards: [at].into_iter().collect(),
+                until_s: 5,
+                signature: [at; 64],
+            };
+            attestation.acknowledgements = (0..*count).map(acknowledge).collect();
+            attestation
+        };
+        (0..).zip(counts).map(of).collect()
     }
 
     #[test]
@@ -214,9 +288,20 @@ mod tests {
             answers,
             segments: vec![[7; 32]; SEGMENTS_MAX],
             logs: vec![vec![5; LOGS_BYTES_MAX / LOGS_MAX]; LOGS_MAX],
+            attestations: of_pinners(&[64, 64, 64, 64, 64, 64, 64, 27]),
         };
         let bytes = longest.to_bytes();
-        assert_eq!((bytes.len(), Contents::from_bytes(&bytes)), (CONTENTS_BYTES_MAX, Ok(longest.clone())));
+        // An acknowledgement does not go into what is left.
+        let left = ATTESTATIONS_BYTES_MAX - bytes_of_all(&longest.attestations);
+        assert!(left < 136, "{left}");
+        assert_eq!((bytes.len() + left, Contents::from_bytes(&bytes)), (CONTENTS_BYTES_MAX, Ok(longest.clone())));
+        let much = Contents { attestations: of_pinners(&[64; 8]), ..Contents::default() };
+        let refused = Contents::from_bytes(&much.to_bytes());
+        assert!(matches!(refused, Err(BytesError::Count { field: "bytes of attestations", .. })), "{refused:?}");
+        let many = Contents { attestations: of_pinners(&[0; ATTESTATIONS_MAX + 1]), ..Contents::default() };
+        let (count, max) = (ATTESTATIONS_MAX + 1, ATTESTATIONS_MAX);
+        let refused = Err(BytesError::Count { field: "attestations", count, max });
+        assert_eq!(Contents::from_bytes(&many.to_bytes()), refused);
         let longer = Contents { leaves: vec![leaf; LEAVES_MAX + 1], ..longest };
         let error = BytesError::Count { field: "leaves", count: LEAVES_MAX + 1, max: LEAVES_MAX };
         assert_eq!(Contents::from_bytes(&longer.to_bytes()), Err(error));

@@ -6,7 +6,7 @@
 //! inbox                 how far the first layer's inbox is served     inbox
 //! poh                   order and delay                               poh
 //! receipts, too         logs of dealers in a ceremony                 dealings
-//! da_root               the root over no attestations, until the availability work: any other is invalid
+//! da_root               attestations of batches whose data are kept  attestations
 //! ```
 //!
 //! [`body::Contents`] travels beside the header, and [`application::Application`] is what a node calls: *admit* a receipt, *assemble* a
@@ -17,6 +17,7 @@
 //! checking hashes, and payloads: validators never see them.
 
 pub mod application;
+pub mod attestations;
 pub mod body;
 pub mod dealings;
 pub mod held;

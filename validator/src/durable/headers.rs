@@ -1,6 +1,9 @@
 //! Final headers with their seals, by height, in RocksDB.
 //!
 //! ```text
+//! "a" da_root 32, tenant 16
+//!                1 | height 8 | index 2              where a batch is attested last
+//! "b" height 8   1 | attestations                    those of the header of a height, if it has any and they are known here
 //! "c"            chain 32
 //! "g" height 8   1 | seal                            the seal by the validators' key, where it was made
 //! "h" height 8   1 | header 361 | 0                 the first one, which is trusted without a seal
@@ -14,6 +17,7 @@
 
 use std::path::{Path, PathBuf};
 
+use bpi_protocol::availability::attestation::Attestation;
 use bpi_protocol::consensus::bytes::{BytesError, Reader, Writer};
 use bpi_protocol::consensus::header::Header;
 use bpi_protocol::consensus::ids::{ChainId, HeaderDigest, Height};
@@ -21,6 +25,10 @@ use bpi_protocol::consensus::seal::Seal;
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBRecoveryMode, Direction, IteratorMode, LogLevel, Options, WriteBatch, WriteOptions,
 };
+
+use crate::contents::attestations::BatchId;
+use crate::contents::body::{read_attestations, write_attestations};
+use crate::contents::leaf::TenantId;
 
 /// A table of some 2 000 headers; two of them at most are in memory.
 const WRITE_BUFFER_BYTES: usize = 1 << 20;
@@ -32,7 +40,9 @@ const OPEN_FILES_MAX: i32 = 64;
 const CHECKED_AT_OPEN: u64 = 256;
 const VERSION: u8 = 1;
 const CHAIN_KEY: &[u8] = b"c";
-/// Before headers, which are the last in the store.
+/// Before headers, which are the last in the store, as all others.
+const BATCH_PREFIX: u8 = b'a';
+const ATTESTATIONS_PREFIX: u8 = b'b';
 const GROUP_SEAL_PREFIX: u8 = b'g';
 const HEIGHT_PREFIX: u8 = b'h';
 
@@ -265,6 +275,67 @@ impl Headers {
         read_group_seal(&bytes).map(Some).map_err(|error| self.damaged(height, error.into()))
     }
 
+    /// Keeps the attestations of a header, durably: before the header itself, as leaves of the log, or when they were fetched later.
+    ///
+    /// # Errors
+    /// As [`Headers::append`]; after [`HeadersError::Store`] nothing is kept any more.
+    pub fn keep_attestations(&mut self, height: Height, attestations: &[Attestation]) -> Result<(), HeadersError> {
+        if self.failed {
+            return Err(HeadersError::Failed { path: self.path.clone() });
+        }
+        let mut batch = WriteBatch::default();
+        for (index, attestation) in (0..).zip(attestations) {
+            let mut place = Writer::new();
+            place.u8(VERSION).u64(height.0).u16(index);
+            batch.put(batch_key_of(&BatchId::of(attestation)), place.done());
+        }
+        let mut all = Writer::new();
+        write_attestations(all.u8(VERSION), attestations);
+        batch.put(numbered(ATTESTATIONS_PREFIX, height), all.done());
+        if let Err(source) = self.store.write_opt(batch, &synced()) {
+            self.failed = true;
+            let deed = "append attestations to";
+            return Err(HeadersError::Store { deed, path: self.path.clone(), source });
+        }
+        Ok(())
+    }
+
+    /// The attestations of the header of a height. `None`: it has none, or they are not known here.
+    ///
+    /// # Errors
+    /// [`HeadersError::Damaged`].
+    pub fn attestations(&self, height: Height) -> Result<Option<Vec<Attestation>>, HeadersError> {
+        let failed = |source| HeadersError::Store { deed: "read", path: self.path.clone(), source };
+        let Some(bytes) = self.store.get(numbered(ATTESTATIONS_PREFIX, height)).map_err(failed)? else {
+            return Ok(None);
+        };
+        parse_attestations(&bytes).map(Some).map_err(|error| self.damaged(height, error.into()))
+    }
+
+    /// Where a batch is attested last: the height, and its place there. `None`: nowhere that is known here.
+    ///
+    /// # Errors
+    /// [`HeadersError::Damaged`].
+    pub fn attested(&self, batch: &BatchId) -> Result<Option<(Height, u16)>, HeadersError> {
+        let failed = |source| HeadersError::Store { deed: "read", path: self.path.clone(), source };
+        let found = self.store.get(batch_key_of(batch)).map_err(failed)?;
+        let place = found.map(|bytes| parse_place(&bytes)).transpose();
+        let place = place.map_err(|error| self.damaged(self.tip.height, error.into()))?;
+        // After a crash it may be that of a header which is to be final, and is not yet.
+        Ok(place.filter(|(height, _)| *height <= self.tip.height))
+    }
+
+    /// The first attested batch from a name on, in the order of names. `None`: there is none.
+    ///
+    /// # Errors
+    /// [`HeadersError::Store`].
+    pub fn attested_from(&self, batch: &BatchId) -> Result<Option<BatchId>, HeadersError> {
+        let failed = |source| HeadersError::Store { deed: "read", path: self.path.clone(), source };
+        let from = batch_key_of(batch);
+        let next = self.store.iterator(IteratorMode::From(&from, Direction::Forward)).next();
+        Ok(next.transpose().map_err(failed)?.and_then(|(key, _)| batch_of(&key)))
+    }
+
     /// The header of a height. `None`: it is not final yet, or before the first one.
     ///
     /// # Errors
@@ -318,17 +389,12 @@ impl Headers {
 }
 
 fn group_seal_key_of(height: Height) -> [u8; 9] {
-    let mut key = key_of(height);
-    key[0] = GROUP_SEAL_PREFIX;
-    key
+    numbered(GROUP_SEAL_PREFIX, height)
 }
 
 fn read_group_seal(bytes: &[u8]) -> Result<Seal, BytesError> {
     let mut reader = Reader::new(bytes);
-    match reader.u8()? {
-        VERSION => {}
-        other => return Err(BytesError::Value { field: "version of a kept seal", value: other.into() }),
-    }
+    version(&mut reader, "version of a kept seal")?;
     let seal = Seal::read(&mut reader)?;
     reader.end()?;
     Ok(seal)
@@ -366,9 +432,48 @@ fn open_store(path: &Path, create: bool) -> Result<DB, HeadersError> {
 }
 
 fn key_of(height: Height) -> [u8; 9] {
-    let mut key = [HEIGHT_PREFIX; 9];
+    numbered(HEIGHT_PREFIX, height)
+}
+
+fn numbered(prefix: u8, height: Height) -> [u8; 9] {
+    let mut key = [prefix; 9];
     key[1..].copy_from_slice(&height.0.to_be_bytes());
     key
+}
+
+fn batch_key_of(batch: &BatchId) -> [u8; 49] {
+    let mut key = [BATCH_PREFIX; 49];
+    key[1..33].copy_from_slice(&batch.da_root);
+    key[33..].copy_from_slice(&batch.tenant.0);
+    key
+}
+
+fn batch_of(key: &[u8]) -> Option<BatchId> {
+    let (da_root, tenant) = key.strip_prefix(&[BATCH_PREFIX])?.split_first_chunk()?;
+    Some(BatchId { da_root: *da_root, tenant: TenantId(tenant.try_into().ok()?) })
+}
+
+fn parse_place(bytes: &[u8]) -> Result<(Height, u16), BytesError> {
+    let mut reader = Reader::new(bytes);
+    version(&mut reader, "version of a batch's place")?;
+    let place = (Height(reader.u64()?), reader.u16()?);
+    reader.end()?;
+    Ok(place)
+}
+
+fn parse_attestations(bytes: &[u8]) -> Result<Vec<Attestation>, BytesError> {
+    let mut reader = Reader::new(bytes);
+    version(&mut reader, "version of kept attestations")?;
+    let attestations = read_attestations(&mut reader)?;
+    reader.end()?;
+    Ok(attestations)
+}
+
+fn version(reader: &mut Reader<'_>, field: &'static str) -> Result<(), BytesError> {
+    match reader.u8()? {
+        VERSION => Ok(()),
+        other => Err(BytesError::Value { field, value: other.into() }),
+    }
 }
 
 fn height_of(key: &[u8]) -> Option<Height> {
@@ -391,10 +496,7 @@ fn value_of(header: &Header, seal: Option<&Seal>) -> Vec<u8> {
 /// For bytes that are not canonical.
 pub fn parse_value(bytes: &[u8]) -> Result<Kept, BytesError> {
     let mut reader = Reader::new(bytes);
-    match reader.u8()? {
-        VERSION => {}
-        other => return Err(BytesError::Value { field: "version of a kept header", value: other.into() }),
-    }
+    version(&mut reader, "version of a kept header")?;
     let header = Header::read(&mut reader)?;
     let seal = if reader.flag("seal")? { Some(Seal::read(&mut reader)?) } else { None };
     reader.end()?;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use bpi_protocol::availability::attestation::Attestation;
 use bpi_protocol::consensus::header::Header;
 use bpi_protocol::consensus::ids::{ChainId, Height};
 use bpi_protocol::consensus::seal::Seal;
@@ -191,6 +192,14 @@ impl Durable {
     /// [`DurableError::Headers`].
     pub fn group_seal(&self, height: Height) -> Result<Option<Seal>, DurableError> {
         Ok(self.headers.group_seal(height)?)
+    }
+
+    /// Keeps the attestations of a header, durably: before the header ([`Headers::keep_attestations`]).
+    ///
+    /// # Errors
+    /// [`DurableError::Headers`].
+    pub fn keep_attestations(&mut self, height: Height, attestations: &[Attestation]) -> Result<(), DurableError> {
+        Ok(self.headers.keep_attestations(height, attestations)?)
     }
 
     /// All final headers.

@@ -10,6 +10,7 @@
 //! GET  /v1/proofs/inclusion?tenant=&leaf=   where a leaf is in the log, and its proof (RFC 9162); &size= for an older head
 //! GET  /v1/proofs/finality?tenant=&leaf=    that, the last header, its seal and its validators, as one file: `finality.bin` of evidence
 //! GET  /v1/proofs/consistency?first=&second=
+//! GET  /v1/proofs/availability?da_root=     where a batch is attested, as bytes: an answer `Proofs` to an agent (protocol::mesh::validator); &tenant= for whose
 //! POST /v1/leaves                           {"tenant": "<16 bytes in hex>", "leaves": ["<32 bytes in hex>", …]}
 //! ```
 //!
@@ -22,6 +23,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use bpi_protocol::consensus::header::{LogHead, Seed};
 use bpi_protocol::consensus::ids::Height;
+use bpi_protocol::log::Hash;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -35,6 +37,7 @@ const LEAVES_MAX: usize = 1024;
 /// Bytes of a request, at most: so many leaves in JSON.
 const REQUEST_BYTES_MAX: usize = 128 * 1024;
 const NOT_LOGGED: &str = "the leaf is not in the log; it may still wait";
+const NOT_ATTESTED: &str = "no final header that is known here attests the batch; its attestation may still wait";
 /// Questions that wait for the host, at most; more are answered 503.
 pub const ASKS_MAX: usize = 64;
 
@@ -55,6 +58,8 @@ pub enum Ask {
     Inclusion(Leaf, Option<u64>, oneshot::Sender<Result<Option<Inclusion>, String>>),
     /// The same with what makes it final, as bytes ([`bpi_protocol::finality`]).
     Finality(Leaf, oneshot::Sender<Result<Option<Vec<u8>>, String>>),
+    /// Where a batch is attested, as bytes of [`bpi_protocol::mesh::validator::Answer::Proofs`].
+    Availability(Hash, Option<TenantId>, oneshot::Sender<Result<Option<Vec<u8>>, String>>),
     /// That the log of one size is the beginning of that of another.
     Consistency(u64, u64, oneshot::Sender<Result<Consistency, String>>),
 }
@@ -94,6 +99,27 @@ pub struct Status {
     pub waiting: usize,
     /// Leaves of the log that this node has, and of that of the last header.
     pub log: [u64; 2],
+    /// Attestations that wait.
+    pub attestations: usize,
+    /// What came of this node's probes of each pinner of the genesis.
+    pub pinners: Vec<Pinned>,
+}
+
+/// What came of probes of a pinner.
+#[derive(Clone, Debug, Serialize)]
+pub struct Pinned {
+    /// Its identity, in hex.
+    pub identity: String,
+    /// Where it stands, by the genesis.
+    pub region: String,
+    /// Leaves that came and are of their batch.
+    pub right: u64,
+    /// Something else came.
+    pub wrong: u64,
+    /// It said no.
+    pub refused: u64,
+    /// Nothing came in time.
+    pub unanswered: u64,
 }
 
 /// A header that is final by one signature.
@@ -192,6 +218,7 @@ pub fn router(asks: mpsc::Sender<Ask>, metrics: Arc<Metrics>) -> Router {
         .route("/v1/proofs/inclusion", get(inclusion))
         .route("/v1/proofs/finality", get(finality))
         .route("/v1/proofs/consistency", get(consistency))
+        .route("/v1/proofs/availability", get(availability))
         .route("/v1/leaves", post(submit))
         .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
         .with_state(Shared { asks, metrics })
@@ -306,6 +333,26 @@ async fn finality(State(shared): State<Shared>, Query(query): Query<FinalityQuer
     let leaf = leaf_of(tenant_of(&query.tenant)?, &query.leaf)?;
     let found = shared.ask(|answer| Ask::Finality(leaf, answer)).await?.map_err(Trouble::Failed)?;
     let Some(proof) = found else { return Err(Trouble::Unknown(NOT_LOGGED.to_owned())) };
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], proof).into_response())
+}
+
+#[derive(Deserialize)]
+struct AvailabilityQuery {
+    da_root: String,
+    tenant: Option<String>,
+}
+
+async fn availability(
+    State(shared): State<Shared>,
+    Query(query): Query<AvailabilityQuery>,
+) -> Result<Response, Trouble> {
+    let mut da_root = [0; 32];
+    hex::decode_to_slice(&query.da_root, &mut da_root).map_err(|_| {
+        Trouble::Bad(format!("da_root has to be 32 bytes in hex, not {} characters", query.da_root.len()))
+    })?;
+    let tenant = query.tenant.as_deref().map(tenant_of).transpose()?;
+    let found = shared.ask(|answer| Ask::Availability(da_root, tenant, answer)).await?.map_err(Trouble::Failed)?;
+    let Some(proof) = found else { return Err(Trouble::Unknown(NOT_ATTESTED.to_owned())) };
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], proof).into_response())
 }
 

@@ -1,5 +1,6 @@
 //! The one configuration file of a node: TOML in which an unknown field is refused, and every field but `genesis` has a default.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -7,6 +8,8 @@ use std::path::{Path, PathBuf};
 use bpi_transport::config::{IdentityConfig, RelayConfig};
 use serde::{Deserialize, Serialize};
 
+use super::agents::{Agent, Tenants};
+use crate::contents::leaf::TenantId;
 use crate::core::timing::Timing;
 
 /// Environment variable that names the file.
@@ -19,6 +22,12 @@ const FILE_BYTES_MAX: u64 = 256 * 1024;
 const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// Peers beyond the validators, at most.
 const OBSERVERS_MAX: usize = 64;
+/// Agents, at most: a task and 500 bytes for each, and what waits of all is bounded beside ([`super::network::bpci`]).
+const AGENTS_MAX: usize = 256;
+/// Tenants of an agent, at most.
+const TENANTS_MAX: usize = 1024;
+/// Probes in a second, at most.
+const PROBES_PER_S_MAX: u32 = 100;
 /// Relays that a receipt tells of (bpi_protocol::frame::receipt).
 const RELAYS_PER_FRAME_MAX: usize = 8;
 /// Bounds of a block's time and of a round's, in ms.
@@ -74,6 +83,55 @@ pub struct Config {
     /// Peer keys in hex of nodes that follow this one without voting.
     #[serde(default)]
     pub observers: Vec<String>,
+    /// Who may send receipts and attestations over BPCI, and for whom.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub agent: Vec<AgentConfig>,
+    /// Random looks at what pinners keep.
+    #[serde(default)]
+    pub probe: ProbeConfig,
+}
+
+/// An agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentConfig {
+    /// Its Ed25519 key, 32 bytes in hex.
+    pub key: String,
+    /// Tenants that it speaks for, 16 bytes in hex each; `"*"`: for all.
+    pub tenants: Vec<String>,
+}
+
+impl AgentConfig {
+    /// Looked into. `None`: a key or a tenant is none.
+    pub fn agent(&self) -> Option<Agent> {
+        let mut key = [0; 32];
+        hex::decode_to_slice(&self.key, &mut key).ok()?;
+        if self.tenants.iter().any(|text| text == "*") {
+            return (self.tenants.len() == 1).then_some(Agent { key, tenants: Tenants::All });
+        }
+        let tenant = |text: &String| {
+            let mut tenant = [0; 16];
+            hex::decode_to_slice(text, &mut tenant).ok().map(|()| TenantId(tenant))
+        };
+        let tenants = self.tenants.iter().map(tenant).collect::<Option<BTreeSet<_>>>()?;
+        (tenants.len() <= TENANTS_MAX).then_some(Agent { key, tenants: Tenants::These(tenants) })
+    }
+}
+
+/// Random looks at what pinners keep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProbeConfig {
+    /// How many in a second, over all pinners. 0: none.
+    pub per_s: u32,
+    /// How long an answer is waited for, in ms.
+    pub wait_ms: u64,
+}
+
+impl Default for ProbeConfig {
+    fn default() -> Self {
+        Self { per_s: 1, wait_ms: 10_000 }
+    }
 }
 
 /// Where the API is.
@@ -303,6 +361,32 @@ impl Config {
             ),
             (self.observers.len() <= OBSERVERS_MAX, "observers", self.observers.len().to_string(), "64 are the most"),
             (self.observers.iter().all(is_key), "observers", format!("{:?}", self.observers), key),
+            (self.agent.len() <= AGENTS_MAX, "agent", self.agent.len().to_string(), "256 are the most"),
+            (
+                self.agent.iter().all(|agent| agent.agent().is_some()),
+                "agent",
+                format!("{:?}", self.agent.iter().find(|agent| agent.agent().is_none())),
+                "it has to have a key of 64 hexadecimal digits, and up to 1024 tenants of 32 or \"*\" alone",
+            ),
+            (
+                self.agent.iter().map(|agent| agent.key.to_ascii_lowercase()).collect::<BTreeSet<_>>().len()
+                    == self.agent.len(),
+                "agent",
+                format!("{:?}", self.agent.iter().map(|agent| &agent.key).collect::<Vec<_>>()),
+                "no two may have the same key",
+            ),
+            (
+                self.probe.per_s <= PROBES_PER_S_MAX,
+                "probe.per_s",
+                self.probe.per_s.to_string(),
+                "it has to be 100 or less",
+            ),
+            (
+                ROUND_MS.contains(&self.probe.wait_ms),
+                "probe.wait_ms",
+                self.probe.wait_ms.to_string(),
+                "it has to be 100 to 600000",
+            ),
             (
                 self.relay.is_empty() || self.identity.source().is_ok(),
                 "identity",
@@ -344,6 +428,20 @@ mod tests {
     }
 
     #[test]
+    fn the_example_has_every_field_and_the_defaults() {
+        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/validator.toml"));
+        let example = Config::load(path).unwrap();
+        let table: toml::Table = toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let said: BTreeSet<_> = table.keys().collect();
+        let printed: toml::Table = toml::from_str(&toml::to_string(&example).unwrap()).unwrap();
+        assert_eq!(said, printed.keys().collect::<BTreeSet<_>>());
+        let default = Config::parse(Path::new("/c"), "genesis = \"/etc/bpi/genesis.toml\"").unwrap();
+        let own = Config { identity: example.identity.clone(), relay: example.relay.clone(), ..default };
+        let (inbox_file, observers) = (example.inbox_file.clone(), example.observers.clone());
+        assert_eq!(example, Config { inbox_file, observers, agent: example.agent.clone(), ..own });
+    }
+
+    #[test]
     fn what_cannot_work_is_refused_by_name() {
         for (text, wanted) in [
             ("", "missing field `genesis`"),
@@ -357,6 +455,13 @@ mod tests {
             ("genesis = \"g\"\nobservers = [\"AB\"]", "observers"),
             ("genesis = \"g\"\napi = \"here\"", "api = \"here\""),
             ("genesis = \"g\"\nrelays_per_frame = 0", "relays_per_frame = 0"),
+            ("genesis = \"g\"\n[probe]\nper_s = 101", "probe.per_s = 101"),
+            ("genesis = \"g\"\n[probe]\nwait_ms = 1", "probe.wait_ms = 1"),
+            ("genesis = \"g\"\n[[agent]]\nkey = \"ab\"\ntenants = [\"*\"]", "64 hexadecimal digits"),
+            (
+                "genesis = \"g\"\n[[agent]]\nkey = \"1111111111111111111111111111111111111111111111111111111111111111\"\ntenants = [\"*\", \"11\"]",
+                "\"*\" alone",
+            ),
             ("genesis = \"g\"\n[[relay]]\nid = \"spiffe://d/relay/r\"\naddress = \"x:1\"", "svid_file"),
             (
                 "genesis = \"g\"\n[identity]\nworkload_api = \"s\"\n[[relay]]\nid = \"spiffe://d/agent/r\"\naddress = \"x:1\"",

@@ -6,15 +6,17 @@
 
 use std::sync::Arc;
 
+use bpi_protocol::availability::attestation::Attestation;
 use bpi_protocol::consensus::bytes::{BytesError, Reader, Writer};
-use bpi_protocol::consensus::ids::HeaderDigest;
+use bpi_protocol::consensus::ids::{HeaderDigest, Height};
 use bpi_protocol::consensus::message::{MESSAGE_BYTES_MAX, Message};
+use bpi_protocol::mesh::validator::WRONG_BYTES_MAX;
 
 use zeroize::Zeroizing;
 
 use crate::beacon::assembly::PartsMessage;
 use crate::beacon::message::CeremonyMessage;
-use crate::contents::body::{CONTENTS_BYTES_MAX, Contents};
+use crate::contents::body::{CONTENTS_BYTES_MAX, Contents, read_attestations, write_attestations};
 use crate::contents::dealings::LOGS_BYTES_MAX;
 use crate::contents::leaf::{LEAF_BYTES, Leaf, LeafHash};
 use crate::contents::lists::List;
@@ -73,6 +75,22 @@ pub enum Frame {
     },
     /// Of the signatures by the validators' key of a final height.
     Parts(PartsMessage),
+    /// Attestations that wait for a header.
+    Attestations(Vec<Attestation>),
+    /// "I need the attestations of the header of this height."
+    AttestedWanted {
+        /// Which height.
+        height: Height,
+    },
+    /// The answer to that.
+    Attested {
+        /// Which height.
+        height: Height,
+        /// All of them.
+        attestations: Vec<Attestation>,
+    },
+    /// A proof that a batch is wrongly encoded ([`bpi_protocol::availability::wrong`]).
+    WrongEncoding(Vec<u8>),
 }
 
 impl Frame {
@@ -90,6 +108,10 @@ impl Frame {
             Self::DealerLog(_) => "dealer-log",
             Self::DealerLogWanted { .. } => "dealer-log-wanted",
             Self::Parts(_) => "parts",
+            Self::Attestations(_) => "attestations",
+            Self::AttestedWanted { .. } => "attested-wanted",
+            Self::Attested { .. } => "attested",
+            Self::WrongEncoding(_) => "wrong-encoding",
         }
     }
 
@@ -102,7 +124,14 @@ impl Frame {
             Self::LogWanted { .. } => LEAVES_MAX / 8,
             Self::Ceremony(_) | Self::DealerLogWanted { .. } => 64,
             Self::DealerLog(_) => 256,
-            Self::Parts(_) => 32,
+            Self::Parts(_) | Self::AttestedWanted { .. } => 32,
+            // Four signatures of Ed25519 are a fifth of a millisecond.
+            Self::Attestations(all) => {
+                all.iter().map(|attestation| 1 + attestation.acknowledgements.len() / 4).sum::<usize>().max(1)
+            }
+            Self::Attested { attestations, .. } => attestations.len().max(1),
+            // A thousand hashes and, of 64 leaves behind the end of the data, four million multiplications at most: a few ms.
+            Self::WrongEncoding(_) => 64,
             Self::Consensus(_) | Self::ContentsWanted { .. } => 1,
         }
     }
@@ -126,6 +155,10 @@ impl Frame {
             Self::DealerLog(log) => out.u8(8).bytes(log),
             Self::DealerLogWanted { leaf } => out.u8(9).bytes(&leaf.0),
             Self::Parts(message) => out.u8(10).bytes(&message.to_bytes()),
+            Self::Attestations(attestations) => written(out.u8(11), attestations),
+            Self::AttestedWanted { height } => out.u8(12).u64(height.0),
+            Self::Attested { height, attestations } => written(out.u8(13).u64(height.0), attestations),
+            Self::WrongEncoding(proof) => out.u8(14).bytes(proof),
         };
         let body = out.done();
         let (kind, rest) = body.split_first().map_or((0, &body[..]), |(kind, rest)| (*kind, rest));
@@ -160,6 +193,17 @@ impl Frame {
             }
             9 => Self::DealerLogWanted { leaf: LeafHash(reader.array()?) },
             10 => return PartsMessage::from_bytes(&bytes[1..]).map(Self::Parts),
+            11 => Self::Attestations(read_attestations(&mut reader)?),
+            12 => Self::AttestedWanted { height: Height(reader.u64()?) },
+            13 => Self::Attested { height: Height(reader.u64()?), attestations: read_attestations(&mut reader)? },
+            14 => {
+                let count = bytes.len() - 1;
+                if count > WRONG_BYTES_MAX {
+                    let max = WRONG_BYTES_MAX;
+                    return Err(BytesError::Count { field: "bytes of a proof of a wrong encoding", count, max });
+                }
+                return Ok(Self::WrongEncoding(bytes[1..].to_vec()));
+            }
             other => return Err(BytesError::Value { field: "kind of a frame", value: other.into() }),
         };
         reader.end()?;
@@ -180,6 +224,11 @@ fn write_leaves<'a>(out: &'a mut Writer, leaves: &[Leaf]) -> &'a mut Writer {
     out
 }
 
+fn written<'a>(out: &'a mut Writer, attestations: &[Attestation]) -> &'a mut Writer {
+    write_attestations(out, attestations);
+    out
+}
+
 fn read_leaves(reader: &mut Reader<'_>) -> Result<Vec<Leaf>, BytesError> {
     let count = reader.count("leaves of a frame", LEAVES_MAX)?;
     (0..count).map(|_| Leaf::read(reader)).collect()
@@ -191,6 +240,7 @@ mod tests {
     use bpi_protocol::consensus::message::Body;
 
     use super::*;
+    use crate::contents::attestations::sample;
 
     #[test]
     fn frames_are_read_as_they_were_written_and_not_a_byte_short_or_long() {
@@ -204,6 +254,9 @@ mod tests {
             Frame::List(List { height: Height(9), leaves: leaves.clone() }),
             Frame::LogWanted { from: 5 },
             Frame::Log { from: 5, leaves },
+            Frame::Attestations(vec![sample::attestation(1, 2, &[1, 2], 3)]),
+            Frame::AttestedWanted { height: Height(7) },
+            Frame::Attested { height: Height(7), attestations: vec![sample::attestation(1, 2, &[1, 2], 3)] },
         ];
         for frame in frames {
             let body = frame.to_message();

@@ -7,12 +7,17 @@
 //!
 //! [rules]                      # every field has a default
 //! poh_ticks_per_second = 250000
+//! kept_s_min = 86400           # counts when there are pinners
 //!
 //! [[validator]]
 //! public_key = "<96 bytes in hex>"
 //! possession = "<48 bytes in hex>"
 //! peer_key = "<32 bytes in hex>"
 //! weight = 1
+//!
+//! [[pinner]]                   # those whose acknowledgements count; without any, headers attest nothing
+//! identity = "<32 bytes in hex>"
+//! region = "eu-1"              # and operator, name: for people
 //!
 //! [[epoch]]                    # later sets, each whole
 //! first_height = 100000        # not before; with ceremonies, when one has given it shares
@@ -21,23 +26,27 @@
 //! ```
 //!
 //! Always true of a [`Genesis`]: each set is sound and its keys are their owners', heights of epochs grow, and no two validators of a set are
-//! one peer. The chain is named by the first header, which names the first set and all of `[rules]`; a later set is named by the header before
+//! one peer. The chain is named by the first header, which names the first set, all of `[rules]` and the pinners' identities; a later set is named by the header before
 //! its first height, which a quorum of the set before has signed.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
+use bpi_protocol::availability::attestation::PINNERS_MAX;
 use bpi_protocol::consensus::bls::{KeyError, Keys, Proved};
 use bpi_protocol::consensus::header::{Header, PohEnd};
 use bpi_protocol::consensus::ids::{ChainId, Epoch, Height, SetDigest, TimeMs, ValidatorIndex};
 use bpi_protocol::consensus::light;
 use bpi_protocol::consensus::scheme::{PublicKey, Signature};
 use bpi_protocol::consensus::validators::{SetError, VALIDATORS_MAX, Validator, ValidatorSet};
+use bpi_protocol::key;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::contents::application::Rules;
+use crate::contents::attestations::PinnerRules;
 use crate::contents::inbox::InboxRules;
 use crate::contents::lists::ListRules;
 use crate::contents::mempool::Bounds;
@@ -110,6 +119,23 @@ pub struct Member {
     pub region: String,
 }
 
+/// A pinner, as the file has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pinner {
+    /// Its Ed25519 key, 32 bytes in hex.
+    pub identity: String,
+    /// Where its disks stand, as operators agree.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub region: String,
+    /// Whose it is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub operator: String,
+    /// What people call it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
+}
+
 fn one() -> u16 {
     1
 }
@@ -123,6 +149,8 @@ struct File {
     #[serde(default)]
     rules: ChainRules,
     validator: Vec<Member>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pinner: Vec<Pinner>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     epoch: Vec<Later>,
 }
@@ -144,6 +172,8 @@ pub struct ChainRules {
     /// Heights in which a ceremony of the validators' key is held, from its dealings to its first use. 0: there is no such key, proposers take
     /// turns, and an epoch begins at its first height whatever comes.
     pub ceremony_heights: u64,
+    /// How long after a header's time the shards of batches that it attests have to be kept, in s. Without pinners it is no part of the chain's name.
+    pub kept_s_min: u64,
 }
 
 impl Default for ChainRules {
@@ -156,13 +186,15 @@ impl Default for ChainRules {
             inbox_lag_blocks: inbox.lag_blocks,
             inbox_overdue_blocks: inbox.overdue_blocks,
             ceremony_heights: 240,
+            kept_s_min: 86_400,
         }
     }
 }
 
 impl ChainRules {
-    /// What the chain of hashes starts from, so that the chain's name covers the rules.
-    fn digest(self) -> [u8; 32] {
+    /// What the chain of hashes starts from, so that the chain's name covers the rules and the pinners. A chain without pinners has the name that it had
+    /// before there were any.
+    fn digest(self, pinners: &BTreeSet<[u8; 32]>) -> [u8; 32] {
         let numbers = [
             self.poh_ticks_per_second,
             self.list_wait_ms,
@@ -172,7 +204,12 @@ impl ChainRules {
             self.ceremony_heights,
         ];
         let hash = Sha256::new().chain_update("bpi.rules.v1").chain_update([0]);
-        numbers.iter().fold(hash, |hash, number| hash.chain_update(number.to_be_bytes())).finalize().into()
+        let hash = numbers.iter().fold(hash, |hash, number| hash.chain_update(number.to_be_bytes()));
+        if pinners.is_empty() {
+            return hash.finalize().into();
+        }
+        let hash = hash.chain_update("bpi.pinners.v1").chain_update([0]).chain_update(self.kept_s_min.to_be_bytes());
+        pinners.iter().fold(hash, |hash, pinner| hash.chain_update(pinner)).finalize().into()
     }
 
     /// How fast the chain of hashes may go.
@@ -180,8 +217,8 @@ impl ChainRules {
         Rate { ticks_per_second: self.poh_ticks_per_second }
     }
 
-    /// For what is made and checked.
-    pub fn rules(self, bounds: Bounds, threads: usize) -> Rules {
+    /// For what is made and checked; who counts as a pinner is not among them ([`Genesis::rules`]).
+    fn rules(self, bounds: Bounds, threads: usize) -> Rules {
         Rules {
             rate: self.rate(),
             lists: ListRules { wait_ms: self.list_wait_ms, early_ms: self.list_early_ms },
@@ -228,6 +265,10 @@ pub struct Genesis {
     pub rules: ChainRules,
     /// By first height; never empty.
     pub periods: Vec<Period>,
+    /// Whose acknowledgements count, in the order of the file.
+    pub pinners: Vec<Pinner>,
+    /// Their identities.
+    pub pinner_keys: BTreeSet<[u8; 32]>,
 }
 
 impl Genesis {
@@ -277,8 +318,16 @@ impl Genesis {
             return Err(malformed(format!("ceremony_heights has to be 0 or at least {CEREMONY_HEIGHTS_MIN}")));
         }
         let first = light::genesis(&first.set, TimeMs(file.time_ms));
-        let header = Header { poh: PohEnd { count: 0, hash: file.rules.digest() }, ..first };
-        Ok(Self { name: file.name, header, chain: light::chain_of(&header), rules: file.rules, periods })
+        let pinner_keys = pinner_keys(&file.pinner, &periods).map_err(malformed)?;
+        let header = Header { poh: PohEnd { count: 0, hash: file.rules.digest(&pinner_keys) }, ..first };
+        let (chain, pinners) = (light::chain_of(&header), file.pinner);
+        Ok(Self { name: file.name, header, chain, rules: file.rules, periods, pinners, pinner_keys })
+    }
+
+    /// For what is made and checked.
+    pub fn rules(&self, bounds: Bounds, threads: usize) -> Rules {
+        let (chain, kept_s_min, pinners) = (self.chain, self.rules.kept_s_min, self.pinner_keys.clone());
+        Rules { pinners: PinnerRules { chain, kept_s_min, pinners }, ..self.rules.rules(bounds, threads) }
     }
 
     /// Writes a file's text.
@@ -290,9 +339,11 @@ impl Genesis {
         time_ms: u64,
         rules: ChainRules,
         validators: Vec<Member>,
+        pinners: Vec<Pinner>,
     ) -> Result<String, toml::ser::Error> {
         let (name, epoch) = (name.to_owned(), Vec::new());
-        toml::to_string(&File { version: VERSION, name, time_ms, rules, validator: validators, epoch })
+        let file = File { version: VERSION, name, time_ms, rules, validator: validators, pinner: pinners, epoch };
+        toml::to_string(&file)
     }
 
     /// A set by its digest, as headers name it.
@@ -305,6 +356,27 @@ impl Genesis {
         let at = self.periods.iter().position(|period| period.set.digest() == *set)?;
         self.periods.get(at + 1)
     }
+}
+
+/// The identities of pinners; what is wrong with one.
+fn pinner_keys(pinners: &[Pinner], periods: &[Period]) -> Result<BTreeSet<[u8; 32]>, String> {
+    if pinners.len() > PINNERS_MAX {
+        return Err(format!("{} pinners; {PINNERS_MAX} are the most", pinners.len()));
+    }
+    let mut keys = BTreeSet::new();
+    for (at, pinner) in pinners.iter().enumerate() {
+        let mut key = [0; 32];
+        let read = hex::decode_to_slice(&pinner.identity, &mut key);
+        read.map_err(|_| format!("identity of pinner {at} is not 32 bytes in hex"))?;
+        key::PublicKey::from_raw(&key).map_err(|error| format!("identity of pinner {at}: {error}"))?;
+        if periods.iter().any(|period| period.peers.contains(&key)) {
+            return Err(format!("pinner {at} has the peer_key of a validator"));
+        }
+        if !keys.insert(key) {
+            return Err(format!("pinner {at} has the identity of another one"));
+        }
+    }
+    Ok(keys)
 }
 
 impl Period {

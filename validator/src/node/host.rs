@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bpi_keyfile::PeerKey;
 use bpi_protocol::consensus::bytes::Writer;
 use bpi_protocol::consensus::equivocation::Equivocation;
 use bpi_protocol::consensus::header::Header;
@@ -14,10 +15,13 @@ use bpi_protocol::consensus::ids::{HeaderDigest, Height, Round, TimeMs, Validato
 use bpi_protocol::consensus::message::{Body, Final, Message, Partials};
 use bpi_protocol::consensus::seal::Seal;
 use bpi_protocol::consensus::validators::Signers;
-use tokio::sync::{mpsc, watch};
+use bpi_protocol::mesh::validator::Request;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
+use super::agents::{Agent, AgentNumber};
 use super::api::Ask;
 use super::ceremonies::{Ceremonies, CeremoniesError};
+use super::config::ProbeConfig;
 use super::frame::{self, Frame};
 use super::genesis::Genesis;
 use super::inbox_source::InboxSource;
@@ -33,13 +37,15 @@ use crate::contents::held::{Held, HeldError};
 use crate::contents::poh::Ticker;
 use crate::core::{Core, Effect, Input, Peer};
 use crate::durable::{Durable, DurableError, Found};
-use crate::peer_key::PeerKey;
 use crate::replica::{Act, Replica};
 
+mod agents;
 mod answers;
+mod availability;
 mod fetching;
 mod group;
 
+use availability::Availability;
 use fetching::{Fetched, find_logged};
 
 /// How long an answer is waited for before another peer is asked, in ms.
@@ -70,6 +76,14 @@ pub enum HostError {
     /// What ceremonies have come to cannot be kept.
     #[error(transparent)]
     Ceremonies(#[from] CeremoniesError),
+    /// A proof of a wrong encoding cannot be kept, or those that were cannot be read.
+    #[error("could not keep or read proofs in {}: {source}", path.display())]
+    Evidence {
+        /// The folder.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The thread of the chain of hashes.
     #[error("could not start a thread: {0}")]
     Thread(io::Error),
@@ -97,13 +111,20 @@ pub struct Parts<N> {
     pub network: N,
     /// The key of each peer, by number.
     pub peers: Vec<[u8; 32]>,
+    /// Who may send receipts, by number.
+    pub agents: Vec<Agent>,
+    /// How often pinners are probed.
+    pub probe: ProbeConfig,
     /// Signs checkpoints.
     pub peer_key: Arc<PeerKey>,
-    /// Where proofs of equivocation go.
+    /// Where proofs of equivocation and of wrong encodings go.
     pub evidence: PathBuf,
     /// The figures.
     pub metrics: Arc<Metrics>,
 }
+
+/// What an agent waits for an answer to, and its room.
+type Asked = (AgentNumber, Box<Request>, Option<[OwnedSemaphorePermit; 2]>);
 
 /// A moment of a height and a round.
 type Due = (Height, Round, u64);
@@ -121,6 +142,10 @@ pub struct Host<N> {
     ticking: Ticking,
     network: N,
     peers: Vec<[u8; 32]>,
+    agents: Vec<Agent>,
+    /// Bounded by the room that agents have.
+    asked: VecDeque<Asked>,
+    availability: Availability,
     peer_key: Arc<PeerKey>,
     evidence: PathBuf,
     metrics: Arc<Metrics>,
@@ -163,8 +188,8 @@ impl<N: Network> Host<N> {
     /// # Errors
     /// [`HostError`] when something that should have been final cannot be kept.
     pub fn start(parts: Parts<N>) -> Result<Self, HostError> {
-        let Parts { genesis, plan, durable, found, contents, held, ceremonies, .. } = parts;
-        let Parts { core, network, peers, peer_key, evidence, metrics, .. } = parts;
+        let Parts { genesis, plan, durable, found, mut contents, held, ceremonies, .. } = parts;
+        let Parts { core, network, peers, agents, probe, peer_key, evidence, metrics, .. } = parts;
         let now = now_ms();
         if found.torn_slots > 0 {
             tracing::warn!(slots = found.torn_slots, "an unfinished write at the end of the log of votes was cut off");
@@ -176,6 +201,11 @@ impl<N: Network> Host<N> {
         let (held, torn_bytes) = Held::open(&held, logged.height)?;
         if torn_bytes > 0 {
             tracing::warn!(torn_bytes, "an unfinished write at the end of the contents that wait was cut off");
+        }
+        let (availability, wrong) =
+            Availability::open(&durable, logged.height, &evidence, probe, &genesis.pinner_keys)?;
+        for da_root in wrong {
+            contents.refuse(da_root);
         }
         let ticking = Ticking::start(genesis.rules.rate(), Arc::clone(&metrics)).map_err(HostError::Thread)?;
         let tip = found.tip;
@@ -193,6 +223,9 @@ impl<N: Network> Host<N> {
             ticking,
             network,
             peers,
+            agents,
+            asked: VecDeque::new(),
+            availability,
             peer_key,
             evidence,
             metrics,
@@ -261,7 +294,10 @@ impl<N: Network> Host<N> {
     fn due_ms(&self) -> u64 {
         let again = if self.open.is_empty() && !self.lags() { u64::MAX } else { self.ask_again_ms };
         let moments = [self.timer, self.proposal].into_iter().flatten().map(|(.., at)| at);
-        let again = again.min(self.group_again_ms);
+        let again = again.min(self.group_again_ms).min(self.availability.due_ms());
+        if !self.asked.is_empty() {
+            return 0;
+        }
         // A clock that was set back is noticed within a second.
         moments.chain([again, now_ms() + 1_000]).min().unwrap_or_default()
     }
@@ -282,6 +318,8 @@ impl<N: Network> Host<N> {
             self.fetch();
         }
         self.tick_group(now)?;
+        self.tick_availability(now)?;
+        self.tick_agents()?;
         self.metrics.peers.set(self.network.connected() as i64);
         if now >= self.read_inbox_ms {
             self.read_inbox_ms = now + INBOX_MS;
@@ -290,6 +328,7 @@ impl<N: Network> Host<N> {
         let figures = self.contents.figures();
         self.metrics.mempool.set(figures.waiting as i64);
         self.metrics.tenants.set(figures.tenants as i64);
+        self.metrics.attestations.set(figures.attestations as i64);
         self.metrics.inbox_lag.set(figures.inbox_lag_blocks as i64);
         self.settle()
     }
@@ -317,6 +356,8 @@ impl<N: Network> Host<N> {
                 self.take(from, *frame)?;
                 drop(room);
             }
+            Event::Asked { agent, request, room } => self.asked.push_back((agent, request, room)),
+            Event::Pinner { pinner, answer } => self.hear_pinner(pinner, &answer),
         }
         self.settle()
     }
@@ -362,6 +403,10 @@ impl<N: Network> Host<N> {
                 }
             }
             Frame::Parts(message) => self.hear_parts(from, message)?,
+            Frame::Attestations(attestations) => self.hear_attestations(from, attestations)?,
+            Frame::AttestedWanted { height } => self.serve_attested(from, height)?,
+            Frame::Attested { height, attestations } => self.take_attested(from, height, attestations)?,
+            Frame::WrongEncoding(proof) => drop(self.take_wrong(Some(from), &proof)?),
         }
         Ok(())
     }

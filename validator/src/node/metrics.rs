@@ -29,6 +29,12 @@ struct Why {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Probed {
+    pinner: String,
+    verdict: &'static str,
+}
+
 type Share = Gauge<f64, AtomicU64>;
 
 /// All figures of a node.
@@ -49,6 +55,8 @@ pub struct Metrics {
     pub mempool: Gauge,
     /// Tenants that have leaves waiting.
     pub tenants: Gauge,
+    /// Attestations that wait.
+    pub attestations: Gauge,
     /// Blocks of the first layer between what is known and what is served.
     pub inbox_lag: Gauge,
     /// Leaves of the log.
@@ -69,6 +77,12 @@ pub struct Metrics {
     pub round_changes: Counter,
     /// Proofs that a validator has signed two things.
     pub evidence: Counter,
+    /// Batches that final headers attest, while this node ran.
+    pub attested: Counter,
+    /// Batches that were proved to be wrongly encoded.
+    pub wrong_encodings: Counter,
+    /// Of them those that a final header attests.
+    pub wrong_attested: Counter,
     /// From a header's time to its finality here.
     pub finality: Histogram,
     /// One check of a signature or an aggregate.
@@ -81,6 +95,7 @@ pub struct Metrics {
     refused: Family<Why, Counter>,
     bpci: Family<Kind, Counter>,
     bpci_refused: Family<Why, Counter>,
+    probes: Family<Probed, Counter>,
 }
 
 impl Metrics {
@@ -100,6 +115,7 @@ impl Metrics {
         let relays = gauge("relays", "Relays connected");
         let mempool = gauge("mempool_leaves", "Leaves that wait for a header");
         let tenants = gauge("mempool_tenants", "Tenants that have leaves waiting");
+        let attestations = gauge("attestations", "Attestations that wait for a header");
         let inbox_lag = gauge("inbox_lag_blocks", "Blocks of the first layer between what is known and what is served");
         let log = gauge("log_leaves", "Leaves of the log of receipts");
         let poh_rate = gauge("poh_ticks_per_second", "Agreed rate of the chain of hashes");
@@ -113,6 +129,9 @@ impl Metrics {
         let proposed = counter("headers_proposed", "Headers of this node that became final");
         let round_changes = counter("round_changes", "Rounds that ended without a header");
         let evidence = counter("equivocations", "Proofs that a validator has signed two things for one step");
+        let attested = counter("attested_batches", "Batches that final headers attest");
+        let wrong_encodings = counter("wrong_encodings", "Batches that were proved to be wrongly encoded");
+        let wrong_attested = counter("wrong_encodings_attested", "Of them those that a final header attests");
         let unsent = counter("frames_dropped", "Frames that a peer was too slow to take");
         let (participation, diversity) = (Share::default(), Share::default());
         let (sent, heard, refused) = (Family::default(), Family::default(), Family::default());
@@ -121,6 +140,8 @@ impl Metrics {
         registry.register("frames_sent", "Frames sent by kind", Family::clone(&sent));
         registry.register("frames_heard", "Frames heard by kind", Family::clone(&heard));
         registry.register("refused", "What was refused, by reason", Family::clone(&refused));
+        let probes = Family::default();
+        registry.register("probes", "Probes of pinners, by what came of them", Family::clone(&probes));
         let (bpci, bpci_refused) = (Family::default(), Family::default());
         registry.register(
             "bpci_frames",
@@ -145,6 +166,7 @@ impl Metrics {
             relays,
             mempool,
             tenants,
+            attestations,
             inbox_lag,
             log,
             participation,
@@ -155,6 +177,9 @@ impl Metrics {
             proposed,
             round_changes,
             evidence,
+            attested,
+            wrong_encodings,
+            wrong_attested,
             finality,
             bls,
             durable,
@@ -164,6 +189,7 @@ impl Metrics {
             refused,
             bpci,
             bpci_refused,
+            probes,
         })
     }
 
@@ -185,6 +211,11 @@ impl Metrics {
     /// Something was refused.
     pub fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&Why { reason }).inc();
+    }
+
+    /// Something came of a probe of a pinner.
+    pub fn probed(&self, pinner: &[u8; 32], verdict: &'static str) {
+        self.probes.get_or_create(&Probed { pinner: hex::encode(pinner), verdict }).inc();
     }
 
     /// What a mesh has counted so far.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  peers ⇄ network (TLS)  ──events──▶  host ──▶ replica ──▶ acts: keep, send, wait, propose, check
+//!  agents ⇄    „          ──asked───▶   │
 //!  people ⇄ api (HTTP)    ──asks────▶   │
 //!                                       ├── durable    watermark, votes, headers
 //!                                       └── contents   leaves, log, inbox, chain of hashes
@@ -10,6 +11,7 @@
 //! The host is one thread that owns all of this and does one thing after another; network and API are tasks of another thread, and talk to it
 //! through bounded channels.
 
+pub mod agents;
 pub mod api;
 pub mod ceremonies;
 pub mod config;

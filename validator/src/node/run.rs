@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bpi_keyfile::PeerKey;
 use bpi_protocol::consensus::ids::Height;
 use bpi_protocol::consensus::scheme::PublicKey;
 use bpi_transport::config::relays;
@@ -16,15 +17,16 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use super::agents::Agent;
 use super::api;
 use super::ceremonies::{Ceremonies, CeremoniesError};
-use super::config::{ApiAddress, Config, ConfigError};
+use super::config::{AgentConfig, ApiAddress, Config, ConfigError};
 use super::genesis::{Genesis, GenesisError};
 use super::host::{Host, HostError, Parts};
 use super::inbox_source::InboxSource;
 use super::metrics::Metrics;
 use super::network::Events;
-use super::network::bpci::{self, Bpci};
+use super::network::bpci::{self, Bpci, Others};
 use super::schedule::Plan;
 use crate::beacon::share::ShareBook;
 use crate::contents::application::Application;
@@ -35,7 +37,6 @@ use crate::core::Core;
 use crate::durable::watermark::Watermark;
 use crate::durable::{Durable, DurableError, Found, headers_path};
 use crate::keys::{KeyFile, KeyFileError};
-use crate::peer_key::PeerKey;
 
 /// Threads that check the chain of hashes of a header.
 const HASHING_THREADS: usize = 2;
@@ -90,6 +91,12 @@ pub enum RunError {
         /// In hex.
         wanted: String,
     },
+    /// An agent is somebody else too.
+    #[error("agent {key} is a validator, an observer or a pinner of this chain too; give it a key of its own")]
+    Agent {
+        /// In hex.
+        key: String,
+    },
     /// Nobody can be listened to.
     #[error("could not listen at {address}: {source}; correct `{field}`, or end what listens there")]
     Listen {
@@ -122,6 +129,7 @@ impl RunError {
             Self::Key(_) => "BV0201",
             Self::NotInSet => "BV0202",
             Self::PeerKey { .. } => "BV0203",
+            Self::Agent { .. } => "BV0204",
             Self::Durable(_) => "BV0302",
             Self::NoData { .. } => "BV0305",
             Self::Ledger(_) => "BV0306",
@@ -143,6 +151,7 @@ impl RunError {
                 | Self::Key(_)
                 | Self::NotInSet
                 | Self::PeerKey { .. }
+                | Self::Agent { .. }
                 | Self::NoData { .. }
         )
     }
@@ -206,6 +215,7 @@ pub fn run(config: Config, may_init: bool) -> Result<(), RunError> {
     };
     let ceremonies = Ceremonies::open(&config.data_dir.join("ceremonies"), Arc::clone(&genesis), key, book)?;
     let peers = peers(&config, &genesis, &peer_key.public());
+    let agents = agents(&config, &genesis, &peer_key.public())?;
     let peer_key = Arc::new(peer_key);
     let evidence = config.data_dir.join("evidence");
 
@@ -216,7 +226,11 @@ pub fn run(config: Config, may_init: bool) -> Result<(), RunError> {
     runtime.block_on(async {
         let mut tasks = JoinSet::new();
         let signer = Arc::clone(&peer_key);
-        let (network, events) = connect(&config, &genesis, signer, &peers, &metrics, &mut tasks).await?;
+        let others = Others {
+            agents: agents.iter().map(|agent| agent.key).collect(),
+            pinners: genesis.pinner_keys.iter().copied().collect(),
+        };
+        let (network, events) = connect(&config, &genesis, signer, &peers, &others, &metrics, &mut tasks).await?;
         serve_api(&config, asks, &metrics, stopped.clone(), &mut tasks).await?;
         let parts = Parts {
             genesis,
@@ -229,6 +243,8 @@ pub fn run(config: Config, may_init: bool) -> Result<(), RunError> {
             core,
             network,
             peers,
+            agents,
+            probe: config.probe,
             peer_key,
             evidence,
             metrics,
@@ -306,12 +322,12 @@ pub fn open_contents(
 ) -> Result<Application<InboxSource>, RunError> {
     let pool = config.mempool;
     let bounds = Bounds { leaves_max: pool.leaves, tenant_leaves_max: pool.leaves_per_tenant };
-    let rules = genesis.rules.rules(bounds, HASHING_THREADS);
+    let rules = genesis.rules(bounds, HASHING_THREADS);
     let folder = ledger_path(&config.data_dir);
     let mut header = *durable.tip();
     loop {
         let inbox = InboxSource::open(config.inbox_file.as_deref())?;
-        match Application::open(&folder, rules, inbox, &header) {
+        match Application::open(&folder, rules.clone(), inbox, &header) {
             Err(LedgerError::Short { found, .. }) if header.height > Height(0) => {
                 while header.receipts.size > found {
                     let before = Height(header.height.0.saturating_sub(1));
@@ -336,12 +352,27 @@ fn peers(config: &Config, genesis: &Genesis, own: &[u8; 32]) -> Vec<[u8; 32]> {
     peers
 }
 
+/// Agents, none of whom is anybody else.
+///
+/// # Errors
+/// [`RunError::Agent`].
+pub fn agents(config: &Config, genesis: &Genesis, own: &[u8; 32]) -> Result<Vec<Agent>, RunError> {
+    let (peers, agents) = (peers(config, genesis, own), config.agent.iter().filter_map(AgentConfig::agent));
+    let agents: Vec<Agent> = agents.collect();
+    let is_other = |key: &[u8; 32]| key == own || peers.contains(key) || genesis.pinner_keys.contains(key);
+    match agents.iter().find(|agent| is_other(&agent.key)) {
+        Some(agent) => Err(RunError::Agent { key: hex::encode(agent.key) }),
+        None => Ok(agents),
+    }
+}
+
 /// Begins to connect to relays. A chain of one validator needs none.
 async fn connect(
     config: &Config,
     genesis: &Genesis,
     signer: Arc<PeerKey>,
     peers: &[[u8; 32]],
+    others: &Others,
     metrics: &Arc<Metrics>,
     tasks: &mut JoinSet<()>,
 ) -> Result<(Bpci, Events), RunError> {
@@ -356,11 +387,11 @@ async fn connect(
         relays: relays(&config.relay)?,
         relays_per_frame: config.relays_per_frame,
         wanted_s: WANTED_S,
-        allowed: Some(peers.iter().copied().collect()),
-        sessions_max: 4 * peers.len().max(1),
+        allowed: Some(peers.iter().chain(&others.agents).chain(&others.pinners).copied().collect()),
+        sessions_max: 4 * (peers.len() + others.agents.len() + others.pinners.len()).max(1),
         subscribe: false,
     };
-    Ok(bpci::start(setup, peers, Arc::clone(metrics), tasks))
+    Ok(bpci::start(setup, peers, others, Arc::clone(metrics), tasks))
 }
 
 async fn serve_api(

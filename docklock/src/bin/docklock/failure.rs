@@ -41,6 +41,18 @@ pub(crate) enum Failure {
     TrustRead { path: PathBuf, source: io::Error },
     #[error("{} is not a trust file: {reason}; it has to be {{\"hosts\":[{{\"id\":…,\"publicKey\":…}}]}} or a public key in PEM", path.display())]
     TrustMalformed { path: PathBuf, reason: String },
+    #[error("the policy {} cannot judge: {reason}", path.display())]
+    Policy { path: PathBuf, reason: String },
+    #[error("the policy {} was ended before it had judged: it may take {cpu_s} s of processor time and {memory_mib} MiB of memory", path.display())]
+    PolicyLimit { path: PathBuf, cpu_s: u64, memory_mib: u64 },
+    #[error("the policy data {} cannot be used: {reason}", path.display())]
+    PolicyData { path: PathBuf, reason: String },
+    #[error("{format} needs {what}")]
+    ExportNeeds { format: &'static str, what: &'static str },
+    #[error("the key {} did not sign this receipt: it is {found}, and the receipt was signed by {wanted}", path.display())]
+    ExportKey { path: PathBuf, found: String, wanted: String },
+    #[error("{part:?} cannot be withheld: {reason}")]
+    Redact { part: String, reason: String },
     #[error("could not {deed} {}: {source}", path.display())]
     File { deed: &'static str, path: PathBuf, source: io::Error },
     #[error("{} exists already; name a folder that does not exist yet", path.display())]
@@ -133,6 +145,12 @@ impl Failure {
             Self::MountArgument { .. } => "DL0721",
             Self::Interrupted => "DL0722",
             Self::Incomparable { .. } => "DL0723",
+            Self::Policy { .. } => "DL0724",
+            Self::PolicyLimit { .. } => "DL0725",
+            Self::PolicyData { .. } => "DL0726",
+            Self::ExportNeeds { .. } => "DL0727",
+            Self::ExportKey { .. } => "DL0728",
+            Self::Redact { .. } => "DL0729",
             Self::Log { .. } => "DL0901",
             Self::Listing { .. } => "DL0902",
             Self::NoConfig { .. } => "DL0903",
@@ -155,6 +173,8 @@ impl Failure {
             | Self::Unsupported { .. }
             | Self::Spool(SpoolError::Boundary { .. }) => MISUSE,
             Self::User { .. } | Self::MountArgument { .. } => MISUSE,
+            Self::Policy { .. } | Self::PolicyLimit { .. } | Self::PolicyData { .. } => MISUSE,
+            Self::ExportNeeds { .. } | Self::ExportKey { .. } | Self::Redact { .. } => MISUSE,
             Self::Log { .. } | Self::Listing { .. } | Self::Incomparable { .. } => MISUSE,
             Self::Recipe(_) | Self::NoConfig { .. } | Self::OtherGround { .. } | Self::NoGround(_) => CANNOT,
             Self::OfRun(_) => OF_RUN,

@@ -19,7 +19,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use commands::{completion, config, diff, doctor, explain, keygen, man, oci, profiles, receipts, rerun, run, verify};
+use commands::{
+    completion, config, diff, doctor, explain, export, keygen, man, oci, profiles, receipts, redact, rerun, run, verify,
+};
 use failure::Failure;
 
 const LONG_ABOUT: &str = "\
@@ -75,6 +77,8 @@ enum Command {
     Explain(explain::Arguments),
     Diff(diff::Arguments),
     Rerun(rerun::Arguments),
+    Export(export::Arguments),
+    Redact(redact::Arguments),
     Receipts(receipts::Arguments),
     Keygen(keygen::Arguments),
     Doctor(doctor::Arguments),
@@ -83,6 +87,9 @@ enum Command {
     Oci(Box<oci::Arguments>),
     Completion(completion::Arguments),
     Man(man::Arguments),
+    /// Judges by a policy that stands on standard input; started by `verify --policy`
+    #[command(hide = true)]
+    PolicyCell,
 }
 
 impl Command {
@@ -93,6 +100,8 @@ impl Command {
             Self::Explain(arguments) => explain::run(&arguments, config.as_deref()),
             Self::Diff(arguments) => diff::run(&arguments, config.as_deref()),
             Self::Rerun(arguments) => rerun::run(&arguments, config.as_deref()),
+            Self::Export(arguments) => export::run(&arguments),
+            Self::Redact(arguments) => redact::run(&arguments),
             Self::Receipts(arguments) => receipts::run(&arguments, config.as_deref()),
             Self::Keygen(arguments) => keygen::run(&arguments, config.as_deref()),
             Self::Doctor(arguments) => doctor::run(&arguments),
@@ -101,6 +110,7 @@ impl Command {
             Self::Oci(arguments) => oci::run(*arguments, config),
             Self::Completion(arguments) => completion::run(&arguments),
             Self::Man(arguments) => man::run(&arguments),
+            Self::PolicyCell => verify::policy::cell(),
         }
     }
 }

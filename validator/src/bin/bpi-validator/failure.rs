@@ -28,7 +28,7 @@ pub(crate) enum Failure {
     Headers(Box<HeadersError>),
     #[error(transparent)]
     Run(Box<RunError>),
-    #[error("{} names no validator: {reason}; `bpi-validator keygen` prints one", path.display())]
+    #[error("{} names no validator, or no pinner: {reason}; `bpi-validator keygen` prints what names a validator", path.display())]
     Member { path: PathBuf, reason: String },
     #[error("height {height} is not final here; the last one that is is {tip}")]
     NotFinal { height: u64, tip: u64 },

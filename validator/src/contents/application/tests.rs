@@ -1,9 +1,11 @@
 use std::time::Duration;
 
-use bpi_protocol::consensus::ids::Round;
+use bpi_protocol::consensus::ids::{ChainId, Round};
+use bpi_protocol::log::EMPTY_ROOT;
 use proptest::prelude::*;
 
 use super::*;
+use crate::contents::attestations::sample;
 use crate::contents::inbox::{InboxBlock, MemoryInbox};
 use crate::contents::leaf::TenantId;
 
@@ -11,6 +13,7 @@ const RULES: Rules = Rules {
     rate: Rate { ticks_per_second: 100_000 },
     lists: ListRules { wait_ms: 1_000, early_ms: 100 },
     inbox: InboxRules { lag_blocks: 1, overdue_blocks: 4 },
+    pinners: PinnerRules { chain: ChainId([0; 32]), kept_s_min: 0, pinners: BTreeSet::new() },
     bounds: Bounds { leaves_max: 10_000, tenant_leaves_max: 10_000 },
     ahead_ms_max: 300,
     threads: 2,
@@ -36,10 +39,19 @@ struct Node {
 
 impl Node {
     fn new() -> Self {
+        Self::with(RULES)
+    }
+
+    /// With pinners.
+    fn pinned() -> Self {
+        Self::with(Rules { pinners: sample::rules(), ..RULES })
+    }
+
+    fn with(rules: Rules) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger");
         Ledger::create(&path).unwrap();
-        let application = Application::open(&path, RULES, MemoryInbox::new(), &genesis()).unwrap();
+        let application = Application::open(&path, rules, MemoryInbox::new(), &genesis()).unwrap();
         Self { folder, application, tip: genesis() }
     }
 
@@ -89,7 +101,72 @@ impl Node {
 fn remade(node: &Node, header: &Header, contents: &Contents) -> Header {
     let appended = node.application.appended(contents).unwrap();
     let receipts = node.application.ledger.head_with(appended.iter().map(|(_, hash)| hash));
-    Header { receipts, inclusion_list_root: contents.answers_root(), ..*header }
+    let (inclusion_list_root, da_root) = (contents.answers_root(), contents.attestations_root());
+    Header { receipts, inclusion_list_root, da_root, ..*header }
+}
+
+#[test]
+fn a_batch_that_is_kept_is_in_the_next_header_once_and_voters_that_never_heard_of_it_accept_it() {
+    let (mut node, mut voter) = (Node::pinned(), Node::pinned());
+    // The header is of 10.25 s.
+    let attestation = sample::attestation(1, 1, &[1, 2, 3], 110);
+    node.application.attest(attestation.clone(), 10_000).unwrap();
+    assert_eq!(node.application.attest(attestation.clone(), 10_000), Err(AttestationRefusal::Duplicate));
+    let (header, contents) = node.propose();
+    assert_eq!(contents.attestations, std::slice::from_ref(&attestation));
+    assert_eq!(header.da_root, attestation.leaf_hash());
+    voter.check(&header, &Contents::from_bytes(&contents.to_bytes()).unwrap()).unwrap();
+    voter.application.attest(attestation, 10_000).unwrap();
+    for node in [&mut node, &mut voter] {
+        node.check(&header, &contents).unwrap();
+        node.finalise(&header, &contents);
+        assert_eq!(node.application.figures().attestations, 0);
+        assert_eq!(node.propose().0.da_root, EMPTY_ROOT);
+    }
+}
+
+#[test]
+fn a_header_with_an_attestation_that_does_not_hold_is_refused_by_all_and_by_its_name() {
+    let mut node = Node::pinned();
+    node.application.attest(sample::attestation(1, 1, &[1, 2, 3], 110), 10_000).unwrap();
+    let (header, contents) = node.propose();
+    let lie = |change: &dyn Fn(&mut Contents)| {
+        let mut contents = contents.clone();
+        change(&mut contents);
+        let error = node.check(&remade(&node, &header, &contents), &contents).unwrap_err();
+        assert!(!error.is_of_the_voter());
+        error.name()
+    };
+    let other = |pinners: &[u8], until_s| {
+        lie(&|contents| contents.attestations = vec![sample::attestation(1, 1, pinners, until_s)])
+    };
+    assert_eq!(other(&[1], 110), "attestation-few");
+    assert_eq!(other(&[1, 2, 9], 110), "attestation-stranger");
+    assert_eq!(other(&[1, 2, 3], 109), "attestation-short");
+    assert_eq!(lie(&|contents| contents.attestations[0].batch.receipts = 2), "attestation-signature");
+    assert_eq!(lie(&|contents| contents.attestations.push(contents.attestations[0].clone())), "attested-twice");
+    assert_eq!(node.refusal(&header, &Contents { attestations: Vec::new(), ..contents.clone() }), "da-root");
+    assert_eq!(Node::new().refusal(&header, &contents), "attestation-stranger", "a chain without pinners");
+    // What waits here lasts until the header's time, and is looked at again in a later header.
+    let late = Header { time: TimeMs(11_000), ..header };
+    let check = node.application.check(&node.tip, &late, &contents, 11_000, FAULTS).unwrap_err();
+    assert_eq!(check.name(), "attestation-short");
+}
+
+#[test]
+fn a_batch_that_is_proved_wrong_is_attested_no_more_and_its_refusal_is_the_voters_own() {
+    let (mut node, mut voter) = (Node::pinned(), Node::pinned());
+    let attestation = sample::attestation(1, 1, &[1, 2, 3], 110);
+    node.application.attest(attestation.clone(), 10_000).unwrap();
+    let (header, contents) = node.propose();
+    voter.application.attest(attestation.clone(), 10_000).unwrap();
+    assert!(
+        voter.application.refuse(attestation.batch.da_root) && !voter.application.refuse(attestation.batch.da_root)
+    );
+    let error = voter.check(&header, &contents).unwrap_err();
+    assert!(error.name() == "wrong-encoding" && error.is_of_the_voter());
+    assert_eq!(voter.application.attest(attestation, 10_000), Err(AttestationRefusal::Wrong));
+    assert_eq!(voter.propose().0.da_root, EMPTY_ROOT);
 }
 
 #[test]
@@ -112,7 +189,10 @@ fn what_one_assembles_the_others_accept_and_all_have_the_same_log() {
     }
     assert_eq!(one.application.ledger.head(), other.application.ledger.head());
     assert_eq!(one.application.ledger.size(), 50 + 14 + 4);
-    assert_eq!(one.application.figures(), Figures { waiting: 7, tenants: 3, told: 0, logged: 68, inbox_lag_blocks: 1 });
+    assert_eq!(
+        one.application.figures(),
+        Figures { waiting: 7, tenants: 3, attestations: 0, told: 0, logged: 68, inbox_lag_blocks: 1 }
+    );
     let proof = other.application.ledger.prove_inclusion(&leaf(901).leaf_hash(), 68).unwrap().unwrap();
     assert_eq!(proof.index, 0, "the inbox goes first");
 }

@@ -186,3 +186,38 @@ fn a_header_that_does_not_follow_the_tip_is_refused_and_the_log_stays() {
     drop(durable);
     assert_eq!(place.open().unwrap().1.recovered.votes.len(), 1);
 }
+
+#[test]
+fn what_headers_attest_is_found_by_batch_and_by_height_after_a_start_and_in_order() {
+    use crate::contents::attestations::{BatchId, sample::attestation};
+    let place = Place::new();
+    let (mut durable, _) = place.open().unwrap();
+    let first = BatchId::default();
+    assert_eq!(durable.headers().attested_from(&first).unwrap(), None);
+    let mut kept = Vec::new();
+    for height in 1..=4_u32 {
+        let (header, seal) = after(durable.tip());
+        let all: Vec<_> = (0..height).map(|number| attestation(height as u8, number, &[1, 2], 5)).collect();
+        durable.keep_attestations(header.height, &all).unwrap();
+        assert_eq!(durable.headers().attested(&BatchId::of(&all[0])).unwrap(), None, "its header is not final yet");
+        durable.append(&header, &seal).unwrap();
+        kept.push((header.height, all));
+    }
+    drop(durable);
+    let (durable, _) = place.open().unwrap();
+    let headers = durable.headers();
+    assert_eq!(headers.tip().height, Height(4));
+    let mut batches = std::collections::BTreeSet::new();
+    for (height, all) in &kept {
+        assert_eq!(headers.attestations(*height).unwrap().as_ref(), Some(all));
+        for (index, attestation) in (0..).zip(all) {
+            let batch = BatchId::of(attestation);
+            assert_eq!(headers.attested(&batch).unwrap(), Some((*height, index)));
+            assert_eq!(headers.attested_from(&batch).unwrap(), Some(batch));
+            batches.insert(batch);
+        }
+    }
+    assert_eq!((headers.attestations(Height(5)).unwrap(), headers.attested(&first).unwrap()), (None, None));
+    assert_eq!(headers.attested_from(&first).unwrap(), batches.first().copied());
+    assert_eq!(headers.attested_from(&BatchId { da_root: [0xff; 32], ..first }).unwrap(), None);
+}

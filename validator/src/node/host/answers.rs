@@ -5,15 +5,19 @@ use bpi_protocol::consensus::ids::Height;
 use bpi_protocol::consensus::light::LightProof;
 use bpi_protocol::finality::Finality;
 use bpi_protocol::key::PublicKey;
+use bpi_protocol::log::Hash;
+use bpi_protocol::mesh::validator::Answer;
 
-use super::super::api::{Ask, Consistency, Inclusion, Light, Refused, Status, Submitted, root_of};
+use super::super::api::{Ask, Consistency, Inclusion, Light, Pinned, Refused, Status, Submitted, root_of};
 use super::super::frame::{self, Frame};
+use super::super::genesis::Pinner;
 use super::super::network::Network;
 use super::super::now_ms;
 use super::{Host, HostError, STILL_MS};
 use crate::contents::application::AdmitError;
-use crate::contents::leaf::Leaf;
+use crate::contents::leaf::{Leaf, TenantId};
 use crate::contents::ledger::LedgerError;
+use crate::probe::Figures;
 
 impl<N: Network> Host<N> {
     /// Answers a question. Who asked may have gone: then nobody hears it.
@@ -36,6 +40,10 @@ impl<N: Network> Host<N> {
             Ask::Checkpoint(answer) => drop(answer.send(self.checkpoint())),
             Ask::Inclusion(leaf, size, answer) => drop(answer.send(self.inclusion(&leaf, size))),
             Ask::Finality(leaf, answer) => drop(answer.send(self.finality(&leaf))),
+            Ask::Availability(da_root, tenant, answer) => {
+                let proof = self.availability_of(&da_root, tenant).map_err(|error| error.to_string());
+                drop(answer.send(proof));
+            }
             Ask::Consistency(first, second, answer) => drop(answer.send(self.consistency(first, second))),
         }
         Ok(())
@@ -77,7 +85,30 @@ impl<N: Network> Host<N> {
             peers: self.network.connected(),
             waiting: self.contents.figures().waiting,
             log: [self.logged.receipts.size, tip.receipts.size],
+            attestations: self.contents.figures().attestations,
+            pinners: self.pinned(),
         }
+    }
+
+    fn pinned(&self) -> Vec<Pinned> {
+        let figures = self.availability.prober.figures();
+        let of = |pinner: &Pinner| {
+            let mut key = [0; 32];
+            // It was read from there.
+            hex::decode_to_slice(&pinner.identity, &mut key).ok()?;
+            let Figures { right, wrong, refused, unanswered } = *figures.get(&key)?;
+            let (identity, region) = (pinner.identity.clone(), pinner.region.clone());
+            Some(Pinned { identity, region, right, wrong, refused, unanswered })
+        };
+        self.genesis.pinners.iter().filter_map(of).collect()
+    }
+
+    fn availability_of(&self, da_root: &Hash, tenant: Option<TenantId>) -> Result<Option<Vec<u8>>, HostError> {
+        let is_wanted = |found: &TenantId| tenant.is_none_or(|wanted| wanted == *found);
+        let (attested, sealed) = (self.prove_attested(da_root, is_wanted)?, self.sealed_header(self.logged.height)?);
+        Ok(attested.zip(sealed).map(|(attested, sealed)| {
+            Answer::Proofs { sealed: Box::new(sealed), leaves: Vec::new(), batches: vec![attested] }.to_bytes()
+        }))
     }
 
     /// Takes leaves in and tells the peers, who may propose before this node does.

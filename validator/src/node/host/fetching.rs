@@ -50,6 +50,7 @@ impl<N: Network> Host<N> {
                 continue;
             }
             self.ceremonies.include(header.height, &contents.logs)?;
+            self.keep_attestations(header, &contents.attestations)?;
             Metrics::timed(&self.metrics.durable, || self.contents.finalise(header, &contents))?;
             self.early.retain(|_, (known, _)| *known != digest);
             self.logged = *header;
@@ -138,6 +139,7 @@ impl<N: Network> Host<N> {
             };
             self.ceremonies.include(header.height, &logs)?;
             self.contents.catch_up(&header, &leaves).map_err(ContentsError::from)?;
+            self.misses_attestations(&header);
             self.fetched.leaves.drain(..count);
             self.fetched.logs.clear();
             self.logged = header;

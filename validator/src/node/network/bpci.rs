@@ -1,7 +1,8 @@
 //! Peers over relays (bpi-transport): this node dials out, and listens to nobody.
 //!
 //! A message of the mesh is a frame of a node. Bounds: bytes of one peer that wait to be looked at, what a peer may cost in a second; a message beyond
-//! that is dropped, as consensus bears.
+//! that is dropped, as consensus bears. Agents have bounds of their own, each and all together, and say again what is dropped; pinners answer no more than
+//! this node may ask.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bpi_protocol::frame::fragments::MESSAGE_BYTES_MAX;
-use bpi_protocol::frame::key::{SIGNATURE_BYTES, Signer};
+use bpi_protocol::mesh::pinner::{self, OPENING_BYTES_MAX};
+use bpi_protocol::mesh::validator::{Answer, LEAVES_MAX, Request, WRONG_BYTES_MAX};
 use bpi_transport::mesh::{self, Mesh, Setup};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -19,10 +21,10 @@ use zeroize::Zeroizing;
 use super::score::Score;
 use super::{Event, Events, Network};
 use crate::core::Peer;
+use crate::node::agents::{self, AgentNumber};
 use crate::node::frame::{FRAME_BYTES_MAX, Frame};
 use crate::node::metrics::Metrics;
 use crate::node::now_ms;
-use crate::peer_key::PeerKey;
 
 /// Bytes of a peer that wait at this node.
 const INBOX_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
@@ -32,22 +34,28 @@ const INBOX_MESSAGES_MAX: usize = 1024;
 const EVENTS_MAX: usize = 4096;
 /// What one peer may cost in a second, in frames or leaves to look up; more is looked at later.
 const COST_PER_S: usize = 5_000;
+/// Longest message of an agent.
+const REQUEST_BYTES_MAX: usize = {
+    let (submit, wrong) = (1 + 16 + 2 + 32 * LEAVES_MAX, 1 + 4 + WRONG_BYTES_MAX);
+    if submit > wrong { submit } else { wrong }
+};
+/// What a short one counts as: so many requests wait at most, of all agents 16 384.
+const REQUEST_BYTES_MIN: usize = 1024;
+/// Bytes of an agent that wait at this node, and of all agents.
+const AGENT_BYTES_MAX: usize = 2 * REQUEST_BYTES_MAX;
+const AGENTS_BYTES_MAX: usize = 16 << 20;
+/// Messages of an agent that wait, at most.
+const AGENT_MESSAGES_MAX: usize = 64;
+/// Longest answer to a probe.
+const OPENED_BYTES_MAX: usize = 1 + 32 + 1 + 8 + 2 + OPENING_BYTES_MAX;
+/// Answers of one pinner in a second, at most: more than there may be probes of all ([`crate::node::config::ProbeConfig`]).
+const ANSWERS_PER_S: usize = 128;
 /// A peer that has been silent for so long is not there: every height has votes of everybody.
 const SILENT_MS: u64 = 10_000;
 /// How often silence is looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 const _: () = assert!(FRAME_BYTES_MAX < MESSAGE_BYTES_MAX);
-
-impl Signer for PeerKey {
-    fn identity(&self) -> [u8; 32] {
-        self.public()
-    }
-
-    fn sign(&self, message: &[u8]) -> [u8; SIGNATURE_BYTES] {
-        Self::sign(self, message)
-    }
-}
 
 type Waiting = (Zeroizing<Vec<u8>>, OwnedSemaphorePermit);
 
@@ -61,9 +69,29 @@ struct Link {
     inbox: mpsc::Sender<Waiting>,
 }
 
+type Asking = (Zeroizing<Vec<u8>>, [OwnedSemaphorePermit; 2]);
+
+#[derive(Debug)]
+struct AgentLink {
+    key: [u8; 32],
+    room: Arc<Semaphore>,
+    inbox: mpsc::Sender<Asking>,
+}
+
+/// Who else than peers there is.
+#[derive(Clone, Debug, Default)]
+pub struct Others {
+    /// Agents, by their numbers.
+    pub agents: Vec<[u8; 32]>,
+    /// Pinners.
+    pub pinners: Vec<[u8; 32]>,
+}
+
 #[derive(Debug)]
 struct Shared {
     links: Vec<Link>,
+    agents: Vec<AgentLink>,
+    agents_room: Arc<Semaphore>,
     events: mpsc::Sender<Event>,
     metrics: Arc<Metrics>,
 }
@@ -76,7 +104,13 @@ pub struct Bpci {
 }
 
 /// Begins to connect. Peers are numbered as they stand. The tasks end when `tasks` is dropped.
-pub fn start(setup: Setup, peers: &[[u8; 32]], metrics: Arc<Metrics>, tasks: &mut JoinSet<()>) -> (Bpci, Events) {
+pub fn start(
+    setup: Setup,
+    peers: &[[u8; 32]],
+    others: &Others,
+    metrics: Arc<Metrics>,
+    tasks: &mut JoinSet<()>,
+) -> (Bpci, Events) {
     let (events, heard) = mpsc::channel(EVENTS_MAX);
     let (links, inboxes): (Vec<Link>, Vec<_>) = peers
         .iter()
@@ -87,9 +121,18 @@ pub fn start(setup: Setup, peers: &[[u8; 32]], metrics: Arc<Metrics>, tasks: &mu
             (link, waiting)
         })
         .unzip();
-    let shared = Arc::new(Shared { links, events, metrics });
+    let agent = |key: &[u8; 32]| {
+        let (inbox, waiting) = mpsc::channel(AGENT_MESSAGES_MAX);
+        (AgentLink { key: *key, room: Arc::new(Semaphore::new(AGENT_BYTES_MAX)), inbox }, waiting)
+    };
+    let (agents, asking): (Vec<AgentLink>, Vec<_>) = others.agents.iter().map(agent).unzip();
+    let agents_room = Arc::new(Semaphore::new(AGENTS_BYTES_MAX));
+    let shared = Arc::new(Shared { links, agents, agents_room, events, metrics });
     let (mesh, told) = Mesh::start(setup, tasks);
-    tasks.spawn(sort(told, mesh.clone(), Arc::clone(&shared)));
+    tasks.spawn(sort(told, mesh.clone(), others.pinners.clone(), Arc::clone(&shared)));
+    for (agent, waiting) in (0..).map(AgentNumber).zip(asking) {
+        tasks.spawn(hear_agent(agent, waiting, Arc::clone(&shared)));
+    }
     for (peer, waiting) in (0..).map(Peer).zip(inboxes) {
         tasks.spawn(hear(peer, waiting, Arc::clone(&shared)));
     }
@@ -115,6 +158,16 @@ impl Network for Bpci {
 
     fn blame(&self, peer: Peer, reason: &'static str) {
         self.shared.blame(peer, reason);
+    }
+
+    fn answer(&self, agent: AgentNumber, answer: &Answer) {
+        if let Some(link) = self.shared.agents.get(agent.0 as usize) {
+            self.mesh.send(link.key, Arc::new(Zeroizing::new(answer.to_bytes())));
+        }
+    }
+
+    fn ask_pinner(&self, pinner: &[u8; 32], request: &pinner::Request) {
+        self.mesh.send(*pinner, Arc::new(Zeroizing::new(request.to_bytes())));
     }
 
     fn publish(&self, height: u64, body: &[u8]) {
@@ -165,10 +218,53 @@ impl Shared {
     }
 }
 
+/// Who has sent a message.
+#[derive(Clone, Copy, Debug)]
+enum Sender {
+    Agent(usize),
+    /// When its second began, and its answers since.
+    Pinner(Instant, usize),
+}
+
+impl Shared {
+    /// Puts a message where its agent's messages wait, if it has room there.
+    fn put_asked(&self, number: usize, message: Zeroizing<Vec<u8>>) {
+        let Some(link) = self.agents.get(number) else { return };
+        if message.len() > REQUEST_BYTES_MAX {
+            return self.metrics.refused("agent-malformed");
+        }
+        let bytes = message.len().max(REQUEST_BYTES_MIN) as u32;
+        let of = |room: &Arc<Semaphore>| Arc::clone(room).try_acquire_many_owned(bytes).ok();
+        let room = of(&link.room).zip(of(&self.agents_room)).map(|(own, all)| [own, all]);
+        if room.and_then(|room| link.inbox.try_send((message, room)).ok()).is_none() {
+            self.metrics.refused("agent-too-much");
+        }
+    }
+
+    /// Tells of an answer to a probe, the `count`th of its pinner in a second. What finds no room counts as unanswered.
+    fn put_opened(&self, pinner: [u8; 32], count: usize, message: &[u8]) {
+        if count > ANSWERS_PER_S || message.len() > OPENED_BYTES_MAX {
+            return self.metrics.refused("pinner-too-much");
+        }
+        let told = match pinner::Answer::from_bytes(message) {
+            Ok(answer @ (pinner::Answer::Opening { .. } | pinner::Answer::Refused { .. })) => {
+                self.events.try_send(Event::Pinner { pinner, answer: Box::new(answer) }).map_err(|_| "pinner-too-much")
+            }
+            _ => Err("pinner-malformed"),
+        };
+        if let Err(reason) = told {
+            self.metrics.refused(reason);
+        }
+    }
+}
+
 /// Gives each message to its peer's inbox, and notices who is there.
-async fn sort(mut told: mpsc::Receiver<mesh::Event>, mesh: Mesh, shared: Arc<Shared>) {
+async fn sort(mut told: mpsc::Receiver<mesh::Event>, mesh: Mesh, pinners: Vec<[u8; 32]>, shared: Arc<Shared>) {
     let numbers: BTreeMap<[u8; 32], Peer> =
         shared.links.iter().zip(0..).map(|(link, number)| (link.key, Peer(number))).collect();
+    let mut others: BTreeMap<[u8; 32], Sender> =
+        pinners.into_iter().map(|key| (key, Sender::Pinner(Instant::now(), 0))).collect();
+    others.extend(shared.agents.iter().enumerate().map(|(number, agent)| (agent.key, Sender::Agent(number))));
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -192,6 +288,17 @@ async fn sort(mut told: mpsc::Receiver<mesh::Event>, mesh: Mesh, shared: Arc<Sha
             Some(mesh::Event::Message { from, message }) => {
                 if let Some(peer) = numbers.get(&from) {
                     shared.put(*peer, message);
+                } else if let Some(sender) = others.get_mut(&from) {
+                    match sender {
+                        Sender::Agent(number) => shared.put_asked(*number, message),
+                        Sender::Pinner(second, count) => {
+                            if second.elapsed() > Duration::from_secs(1) {
+                                (*second, *count) = (Instant::now(), 0);
+                            }
+                            *count += 1;
+                            shared.put_opened(from, *count, &message);
+                        }
+                    }
                 }
             }
             Some(mesh::Event::Opened { peer }) => {
@@ -232,6 +339,29 @@ async fn hear(peer: Peer, mut waiting: mpsc::Receiver<Waiting>, shared: Arc<Shar
     }
 }
 
+/// Reads the messages of one agent, no faster than it may cost.
+async fn hear_agent(agent: AgentNumber, mut waiting: mpsc::Receiver<Asking>, shared: Arc<Shared>) {
+    let (mut second, mut cost) = (Instant::now(), 0);
+    while let Some((message, room)) = waiting.recv().await {
+        let Ok(request) = Request::from_bytes(&message) else {
+            shared.metrics.refused("agent-malformed");
+            continue;
+        };
+        shared.metrics.heard(agents::name_of(&request));
+        cost += agents::cost_of(&request);
+        let request = Box::new(request);
+        if shared.events.send(Event::Asked { agent, request, room: Some(room) }).await.is_err() {
+            return;
+        }
+        if cost >= COST_PER_S {
+            sleep_until(second + Duration::from_secs(1)).await;
+            (second, cost) = (Instant::now(), 0);
+        } else if second.elapsed() > Duration::from_secs(1) {
+            (second, cost) = (Instant::now(), 0);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -240,13 +370,82 @@ mod tests {
 
     use super::*;
 
+    /// An agent, what waits of it, and what is told of it.
+    fn agent() -> (Arc<Shared>, mpsc::Receiver<Asking>, Events) {
+        let (inbox, waiting) = mpsc::channel(AGENT_MESSAGES_MAX);
+        let (events, heard) = mpsc::channel(EVENTS_MAX);
+        let agent = AgentLink { key: [1; 32], room: Arc::new(Semaphore::new(AGENT_BYTES_MAX)), inbox };
+        let agents_room = Arc::new(Semaphore::new(AGENTS_BYTES_MAX));
+        let shared = Shared { links: Vec::new(), agents: vec![agent], agents_room, events, metrics: Metrics::new() };
+        (Arc::new(shared), waiting, heard)
+    }
+
+    fn message(request: &Request) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(request.to_bytes())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_has_its_room_and_gets_it_back_when_it_is_answered() {
+        let (shared, waiting, mut events) = agent();
+        let wrong = Request::Wrong(vec![0; WRONG_BYTES_MAX]);
+        (0..3).for_each(|_| shared.put_asked(0, message(&wrong)));
+        shared.put_asked(0, Zeroizing::new(vec![0; REQUEST_BYTES_MAX + 1]));
+        shared.put_asked(7, message(&wrong));
+        assert_eq!(waiting.len(), 2, "one agent has room for two of the longest");
+        let text = shared.metrics.text().unwrap();
+        assert!(text.contains("agent-too-much\"} 1") && text.contains("agent-malformed\"} 1"), "{text}");
+        let task = tokio::spawn(hear_agent(AgentNumber(0), waiting, Arc::clone(&shared)));
+        for _ in 0..2 {
+            let Some(Event::Asked { request, room, .. }) = events.recv().await else { panic!() };
+            assert_eq!(*request, wrong);
+            assert!(shared.agents[0].room.available_permits() < AGENT_BYTES_MAX);
+            drop(room);
+        }
+        assert_eq!(shared.agents[0].room.available_permits(), AGENT_BYTES_MAX);
+        assert_eq!(shared.agents_room.available_permits(), AGENTS_BYTES_MAX);
+        shared.put_asked(0, Zeroizing::new(vec![99]));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(shared.agents[0].room.available_permits(), AGENT_BYTES_MAX, "nonsense takes none");
+        task.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_agent_costs_no_more_in_a_second_than_it_may() {
+        let (shared, waiting, mut events) = agent();
+        let wanted = Request::Wanted { leaves: vec![Default::default(); 250], batches: vec![] };
+        (0..8).for_each(|_| shared.put_asked(0, message(&wanted)));
+        let began = Instant::now();
+        let task = tokio::spawn(hear_agent(AgentNumber(0), waiting, Arc::clone(&shared)));
+        for at in 0..8 {
+            assert!(matches!(events.recv().await, Some(Event::Asked { .. })));
+            assert_eq!(began.elapsed() >= Duration::from_secs(1), at >= 5, "{at}");
+        }
+        task.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pinner_is_heard_no_more_often_than_it_can_have_been_asked() {
+        let (shared, _waiting, mut events) = agent();
+        let (da_root, reason, sentence) = ([3; 32], pinner::Reason::Missing, String::new());
+        let refused = pinner::Answer::Refused { da_root, reason, sentence };
+        shared.put_opened([9; 32], ANSWERS_PER_S, &refused.to_bytes());
+        shared.put_opened([9; 32], ANSWERS_PER_S + 1, &refused.to_bytes());
+        shared.put_opened([9; 32], 1, &pinner::Answer::Have { da_root, shards: Default::default() }.to_bytes());
+        assert!(matches!(events.recv().await, Some(Event::Pinner { answer, .. }) if *answer == refused));
+        assert!(events.try_recv().is_err());
+        let text = shared.metrics.text().unwrap();
+        assert!(text.contains("pinner-too-much\"} 1") && text.contains("pinner-malformed\"} 1"), "{text}");
+    }
+
     /// One peer, what waits of it, and what is told of it.
     fn shared() -> (Arc<Shared>, mpsc::Receiver<Waiting>, Events) {
         let (inbox, waiting) = mpsc::channel(INBOX_MESSAGES_MAX);
         let (events, heard) = mpsc::channel(EVENTS_MAX);
         let room = Arc::new(Semaphore::new(INBOX_BYTES_MAX));
         let link = Link { key: [1; 32], score: Mutex::default(), heard_ms: AtomicU64::new(0), room, inbox };
-        (Arc::new(Shared { links: vec![link], events, metrics: Metrics::new() }), waiting, heard)
+        let agents_room = Arc::new(Semaphore::new(AGENTS_BYTES_MAX));
+        let shared = Shared { links: vec![link], agents: Vec::new(), agents_room, events, metrics: Metrics::new() };
+        (Arc::new(shared), waiting, heard)
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! How a node reaches its peers: a trait, over relays between hosts ([`bpci`]) and in memory between nodes of one process ([`memory`]).
+//! How a node reaches its peers, agents and pinners: a trait, over relays between hosts ([`bpci`]) and in memory between nodes of one process ([`memory`]).
 //!
 //! Always true: sending never waits; what a peer does not take is dropped, oldest first, and counted; what a peer has sent and nobody has
 //! looked at is bounded by bytes. Consensus bears loss, and says again what matters.
@@ -7,8 +7,10 @@ pub mod bpci;
 pub mod memory;
 pub mod score;
 
+use bpi_protocol::mesh::{pinner, validator};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use super::agents::AgentNumber;
 use super::frame::Frame;
 use crate::core::Peer;
 
@@ -34,6 +36,22 @@ pub enum Event {
         /// Who.
         peer: Peer,
     },
+    /// An agent asks something.
+    Asked {
+        /// Who.
+        agent: AgentNumber,
+        /// What.
+        request: Box<validator::Request>,
+        /// Room in its budget and in that of all agents, given back when it is answered.
+        room: Option<[OwnedSemaphorePermit; 2]>,
+    },
+    /// A pinner has answered.
+    Pinner {
+        /// Its identity.
+        pinner: [u8; 32],
+        /// What.
+        answer: Box<pinner::Answer>,
+    },
 }
 
 /// Where events come from.
@@ -49,6 +67,12 @@ pub trait Network: Send {
 
     /// Lowers a peer's score; one that has fallen too low is cut off for a while.
     fn blame(&self, peer: Peer, reason: &'static str);
+
+    /// Answers an agent.
+    fn answer(&self, agent: AgentNumber, answer: &validator::Answer);
+
+    /// Asks a pinner.
+    fn ask_pinner(&self, pinner: &[u8; 32], request: &pinner::Request);
 
     /// Gives a final header and its seal to who follows headers without being a peer.
     fn publish(&self, height: u64, body: &[u8]);

@@ -11,7 +11,7 @@ use docklock::spool::{Boundary, Gap, Spool, SpoolError, StoredRecord, boundaries
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::export;
+use super::folder;
 use super::verify::read_evidence;
 use crate::failure::Failure;
 use crate::output::{Format, columns, plain, print, print_json};
@@ -91,9 +91,9 @@ pub(crate) fn run(arguments: &Arguments, config: Option<&Path>) -> Result<u8, Fa
             let Some(receipt) = records.iter().rev().find(|record| matches!(record.record, Record::Receipt(_))) else {
                 return Err(no_receipt(&spool, wanted, &records));
             };
-            export::write(&spool, receipt.seq, target)?;
+            folder::write(&spool, receipt.seq, target)?;
             if *repeatable {
-                export::write_config(&spool, receipt.seq, &target.join(CONFIG_FILE))?;
+                folder::write_config(&spool, receipt.seq, &target.join(CONFIG_FILE))?;
             }
             match arguments.format {
                 Format::Text => print(&format!("{}\n", target.display()))?,

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use bpi_protocol::chain::{Record, run_json};
 use bpi_protocol::digest::Sha256Digest;
 use bpi_protocol::run::Run;
+use bpi_protocol::verify::{Level, Report};
 use clap::Args;
 use docklock::cage::{self, PlanRequest};
 use docklock::config::Config;
@@ -54,6 +55,7 @@ Exit status:
 Examples:
   docklock rerun hello
   docklock rerun ./evidence --image hello.tar
+  docklock rerun ./evidence --trust host.key.pub.pem      and check the evidence with it
   docklock rerun ./evidence --rootfs ./debian --trace again.trace"
 )]
 pub(crate) struct Arguments {
@@ -87,6 +89,9 @@ pub(crate) struct Arguments {
     /// Keep the log of decisions in a new file
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+    /// Whom to believe: with it the whole ladder of `docklock verify --level rerun` is judged, and its exit status is this one's
+    #[arg(long, value_name = "FILE")]
+    trust: Option<PathBuf>,
     /// How to print it
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -108,6 +113,11 @@ pub(crate) fn run(arguments: &Arguments, config: Option<&Path>) -> Result<u8, Fa
     foreground::log_to_stderr(&config.log_level);
     if let Some(trace) = arguments.trace.as_ref().filter(|trace| trace.symlink_metadata().is_ok()) {
         return Err(Failure::Exists { path: trace.clone() });
+    }
+    if let Some(trust) = &arguments.trust {
+        // Before anything runs: a trust file that cannot be read, and a receipt of this host's spool, which is no evidence yet.
+        super::verify::read_trust(trust)?;
+        super::verify::read_evidence(Path::new(&arguments.receipt))?;
     }
     let first = find(arguments, &config)?;
     refuse_another_build(&first.run)?;
@@ -196,19 +206,37 @@ fn conclude(
     };
     let mut difference = Difference::between(&first.side, &second)?;
     notes.into_iter().for_each(|note| difference.note(note));
+    let ladder = ladder(arguments, found, wanted)?;
     match arguments.format {
         Format::Json => {
-            print_json(
-                &json!({ "runHash": wanted.to_string(), "rerunHash": found.to_string(), "difference": difference }),
-            )?;
+            let mut page =
+                json!({ "runHash": wanted.to_string(), "rerunHash": found.to_string(), "difference": difference });
+            if let Some(ladder) = &ladder {
+                page["ladder"] = super::verify::as_json(ladder);
+            }
+            print_json(&page)?;
         }
         Format::Text => {
             print(&difference.text())?;
             let verdict = if wanted == found { "the same" } else { "another" };
             print(&format!("rerun: {verdict} run-hash: {found}\n"))?;
+            if let Some(ladder) = &ladder {
+                print(&crate::output::plain(&ladder.to_string()))?;
+            }
         }
     }
-    Ok(if wanted == found { 0 } else { DIFFERS })
+    Ok(match ladder {
+        Some(ladder) => ladder.exit_code(),
+        None if wanted == found => 0,
+        None => DIFFERS,
+    })
+}
+
+/// The ladder of the evidence with what came of the rerun, where somebody is to be believed.
+fn ladder(arguments: &Arguments, found: Sha256Digest, wanted: Sha256Digest) -> Result<Option<Report>, Failure> {
+    let (path, Some(trust)) = (Path::new(&arguments.receipt), &arguments.trust) else { return Ok(None) };
+    let report = super::verify::judge(path, &super::verify::read_evidence(path)?, Some(trust), Level::Rerun)?;
+    Ok(Some(report.with_rerun(found, wanted)))
 }
 
 /// The receipt, from a path or from this host's chains.

@@ -15,7 +15,7 @@ use docklock::spool::{Boundary, Spool};
 use docklock::task::{Engine, Io, Stdio};
 use oci_spec::runtime::Spec;
 
-use super::export;
+use super::folder;
 use crate::failure::Failure;
 use crate::foreground::{self, Signals};
 use crate::output::Format;
@@ -267,7 +267,7 @@ fn once(
     }
     if let Some(dir) = &arguments.receipt_dir {
         let spool = Spool::open_existing(spool_dir, &Boundary::local())?;
-        export::write(&spool, receipt.seq, dir)?;
+        folder::write(&spool, receipt.seq, dir)?;
         if arguments.repeatable {
             add_what_a_rerun_needs(&spool, receipt.seq, &attempt, trace.as_deref(), dir)?;
         }
@@ -310,7 +310,7 @@ fn add_what_a_rerun_needs(
     trace: Option<&Path>,
     dir: &Path,
 ) -> Result<(), Failure> {
-    export::write_config(spool, seq, &dir.join(CONFIG_FILE))?;
+    folder::write_config(spool, seq, &dir.join(CONFIG_FILE))?;
     if let Some(trace) = trace.filter(|trace| trace.exists()) {
         let path = dir.join(TRACE_FILE);
         std::fs::copy(trace, &path).map_err(|source| Failure::File { deed: "write", path, source })?;

@@ -1,5 +1,10 @@
 //! `docklock verify`: the ladder of what is true about a piece of evidence.
 
+mod html;
+mod ocsf;
+mod oscal;
+pub(crate) mod policy;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -7,13 +12,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use bpi_protocol::evidence::{BUNDLE_FILE, Evidence, FILES};
+use bpi_protocol::redaction::{REDACTION_BYTES_MAX, REDACTION_FILE, Redaction};
 use bpi_protocol::trust::{TRUST_BYTES_MAX, Trust};
-use bpi_protocol::verify::{Level, Report, verify};
-use clap::Args;
+use bpi_protocol::verify::{Level, Report, verify_redacted};
 use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueEnum};
 
 use crate::failure::Failure;
-use crate::output::{Format, plain, print, print_json};
+use crate::output::{plain, print, print_json};
 
 /// Check evidence, offline
 #[derive(Args)]
@@ -23,7 +29,11 @@ Each row is PASS, FAIL or NOT CHECKED with the reason; the line before the last 
 sources nothing controlled, the last one is the verdict. It never touches the network, and a key found \
 inside the evidence is never trusted for being there.
 
-EVIDENCE is a folder with receipt.sigstore.json (and run.json, chain.jsonl, finality.bin), or one bundle or DSSE envelope by itself.
+With --policy a policy in Rego says whether the evidence is also what you want: `package bpi`, `accept` (true or false) and `reasons` (a set \
+of strings). It sees input.rows, input.run, input.receipt, input.runHash, input.level and, of a final header, input.final; what else it has \
+to know comes with --policy-data. It has no clock, no network, no files. Starters: policies/acceptance.
+
+EVIDENCE is a folder with receipt.sigstore.json (and run.json, chain.jsonl, finality.bin, availability.bin), or one bundle or DSSE envelope by itself.
 
 The trust file is a public key in PEM, believed for whatever host it names, or a registry:
   {\"hosts\": [{\"id\": \"spiffe://bpi.local/host/a\", \"publicKey\": \"-----BEGIN PUBLIC KEY-----\\n…\"}]}
@@ -35,14 +45,16 @@ validator sets that are believed, or with the group key of threshold seals:
 Exit status:
   0  all that the level requires passes
   1  the evidence is false
-  2  malformed evidence or trust file, or wrong usage
+  2  malformed evidence, trust file or policy, or wrong usage
   3  incomplete: something that the level requires could not be checked
   4  refused by policy
   5  the rerun differs
 
 Examples:
   docklock verify ./evidence --trust host.key.pub.pem
-  docklock verify receipt.sigstore.json --trust hosts.json --level signed --format json"
+  docklock verify receipt.sigstore.json --trust hosts.json --level signed --format json
+  docklock verify ./evidence --trust hosts.json --policy only-these-images.rego --policy-data images.json
+  docklock verify ./evidence --trust hosts.json --format html > report.html"
 )]
 pub(crate) struct Arguments {
     /// Folder, bundle or envelope
@@ -54,31 +66,97 @@ pub(crate) struct Arguments {
     /// How much must be true
     #[arg(long, value_name = "LEVEL", default_value = "chained", value_parser = PossibleValuesParser::new(["signed", "chained", "included", "final", "rerun"]))]
     level: String,
+    /// Policy that has to accept it as well
+    #[arg(long, value_name = "FILE.rego")]
+    policy: Option<PathBuf>,
+    /// What the policy knows as `data`: a JSON object
+    #[arg(long, value_name = "FILE.json", requires = "policy")]
+    policy_data: Option<PathBuf>,
     /// How to print it
     #[arg(long, value_enum, default_value = "text")]
-    format: Format,
+    format: ReportFormat,
+}
+
+/// How a ladder is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReportFormat {
+    /// For people.
+    Text,
+    /// For programs: one JSON document.
+    Json,
+    /// One page that needs nothing beside it.
+    Html,
+    /// NIST OSCAL 1.1.2 assessment results, JSON.
+    Oscal,
+    /// OCSF 1.3.0 compliance finding (class 2003), JSON.
+    Ocsf,
+}
+
+/// A ladder with what it is about and when it was made.
+pub(crate) struct Judged<'a> {
+    pub(crate) evidence: &'a Evidence,
+    pub(crate) report: Report,
+    /// RFC 3339, UTC.
+    pub(crate) judged_on: String,
+    /// Milliseconds since 1970.
+    pub(crate) judged_ms: u64,
+}
+
+impl<'a> Judged<'a> {
+    /// Judged at this moment.
+    pub(crate) fn now(evidence: &'a Evidence, report: Report) -> Self {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let judged_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        Self { evidence, report, judged_on: docklock::clock::now(), judged_ms }
+    }
+
+    /// As JSON of one of the two standards.
+    pub(crate) fn as_oscal(&self) -> serde_json::Value {
+        oscal::document(self)
+    }
+
+    /// As [`Judged::as_oscal`].
+    pub(crate) fn as_ocsf(&self) -> serde_json::Value {
+        ocsf::event(self)
+    }
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     // The parser above lets only levels pass; were one missing here, the strictest would be asked for.
     let level = arguments.level.parse().unwrap_or(Level::Final);
-    let trust = match &arguments.trust {
+    let evidence = read_evidence(&arguments.evidence)?;
+    let mut report = judge(&arguments.evidence, &evidence, arguments.trust.as_deref(), level)?;
+    if let Some(policy) = &arguments.policy {
+        let ruling = policy::judge(policy, arguments.policy_data.as_deref(), &evidence, &report)?;
+        report = report.with_ruling(ruling);
+    }
+    let exit_code = report.exit_code();
+    match arguments.format {
+        ReportFormat::Text => print(&plain(&report.to_string()))?,
+        ReportFormat::Json => print_json(&as_json(&report))?,
+        ReportFormat::Html => print(&html::page(&Judged::now(&evidence, report)))?,
+        ReportFormat::Oscal => print_json(&Judged::now(&evidence, report).as_oscal())?,
+        ReportFormat::Ocsf => print_json(&Judged::now(&evidence, report).as_ocsf())?,
+    }
+    Ok(exit_code)
+}
+
+/// The ladder of the evidence that was read from `path`.
+pub(crate) fn judge(path: &Path, evidence: &Evidence, trust: Option<&Path>, level: Level) -> Result<Report, Failure> {
+    let trust = match trust {
         Some(path) => read_trust(path)?,
         None => Trust::none(),
     };
-    let report = verify(&read_evidence(&arguments.evidence)?, &trust, level);
-    match arguments.format {
-        Format::Text => print(&plain(&report.to_string()))?,
-        Format::Json => print_json(&as_json(&report))?,
-    }
-    Ok(report.exit_code())
+    let redaction = read_redaction(path)?;
+    Ok(verify_redacted(evidence, redaction.as_ref(), &trust, level))
 }
 
-fn as_json(report: &Report) -> serde_json::Value {
+pub(crate) fn as_json(report: &Report) -> serde_json::Value {
     serde_json::json!({
         "level": report.level,
         "rows": report.rows,
         "claimed": report.claimed,
+        "withheld": report.withheld,
         "verdict": report.verdict(),
         "exitCode": report.exit_code(),
     })
@@ -109,7 +187,27 @@ pub(crate) fn read_evidence(path: &Path) -> Result<Evidence, Failure> {
         .map_err(|error| Failure::EvidenceMalformed { path: path.to_path_buf(), reason: error.to_string() })
 }
 
-fn read_trust(path: &Path) -> Result<Trust, Failure> {
+/// What was withheld of the evidence in a folder. What it names must not lie beside it: one of the two would be a lie.
+pub(crate) fn read_redaction(folder: &Path) -> Result<Option<Redaction>, Failure> {
+    let path = folder.join(REDACTION_FILE);
+    let bytes = match read_bounded(&path, REDACTION_BYTES_MAX) {
+        Ok(bytes) => bytes,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(source) => return Err(Failure::EvidenceRead { path, source }),
+    };
+    let malformed = |reason: String| Failure::EvidenceMalformed { path: path.clone(), reason };
+    let redaction = Redaction::from_bytes(&bytes).map_err(|error| malformed(error.to_string()))?;
+    for file in redaction.files() {
+        if folder.join(&file.name).symlink_metadata().is_ok() {
+            return Err(malformed(format!("it says that {} was withheld, and that lies beside it", file.name)));
+        }
+    }
+    Ok(Some(redaction))
+}
+
+pub(crate) fn read_trust(path: &Path) -> Result<Trust, Failure> {
     let bytes = read_bounded(path, TRUST_BYTES_MAX)
         .map_err(|source| Failure::TrustRead { path: path.to_path_buf(), source })?;
     Trust::parse(&bytes)
@@ -117,7 +215,7 @@ fn read_trust(path: &Path) -> Result<Trust, Failure> {
 }
 
 /// A regular file's bytes, and one more than the limit at most: the reader that gets them names the limit.
-fn read_bounded(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn read_bounded(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     // O_NONBLOCK: a pipe in the evidence must not wait for its writer.
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let facts = file.metadata()?;

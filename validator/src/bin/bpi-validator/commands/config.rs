@@ -1,10 +1,10 @@
 //! `bpi-validator config`: whether the configuration and all that it names can be used.
 
+use bpi_keyfile::PeerKey;
 use bpi_validator::keys::KeyFile;
 use bpi_validator::node::config::Config;
 use bpi_validator::node::genesis::Genesis;
 use bpi_validator::node::run;
-use bpi_validator::peer_key::PeerKey;
 use clap::Args;
 
 use crate::failure::Failure;
@@ -27,10 +27,12 @@ pub(crate) fn run(arguments: &Arguments, config: &Config) -> Result<(), Failure>
     let peer = PeerKey::load(&config.peer_key_file)?;
     let key = if config.observe { None } else { Some(KeyFile::load(&config.key_file)?) };
     let place = run::place(&genesis, key.as_ref().map(KeyFile::public_key), &peer.public())?;
+    let agents = run::agents(config, &genesis, &peer.public())?.len();
     print(&format!(
-        "chain {} ({}), {} validators at first; this node {place}\n",
+        "chain {} ({}), {} validators at first, {} pinners; this node {place}, and hears {agents} agents\n",
         genesis.name,
         genesis.chain,
-        genesis.periods[0].set.len()
+        genesis.periods[0].set.len(),
+        genesis.pinners.len()
     ))
 }

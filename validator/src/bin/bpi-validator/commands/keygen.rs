@@ -1,11 +1,11 @@
 //! `bpi-validator keygen`: the two keys of a node, and what the genesis has to know of them.
 
+use bpi_keyfile::PeerKey;
 use bpi_protocol::consensus::ids::Height;
 use bpi_validator::durable::watermark::Watermark;
 use bpi_validator::keys::KeyFile;
 use bpi_validator::node::config::Config;
 use bpi_validator::node::genesis::Member;
-use bpi_validator::peer_key::PeerKey;
 use clap::Args;
 
 use crate::failure::Failure;

@@ -1,4 +1,4 @@
-//! The key by which a node's peers know it: Ed25519, in PKCS#8 PEM. It opens connections and signs checkpoints, and never votes.
+//! The key by which its peers know a member of the mesh: Ed25519, in PKCS#8 PEM. It opens connections and signs checkpoints, and never votes.
 
 use std::fmt;
 use std::path::Path;
@@ -8,7 +8,7 @@ use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use zeroize::Zeroizing;
 
-use crate::keys::{KeyFileError, read_private, write_private};
+use crate::{KeyFileError, read_private, write_private};
 
 /// The private half. It is wiped when it goes out of use.
 pub struct PeerKey(SigningKey);
@@ -54,5 +54,16 @@ impl PeerKey {
     /// A signature over `message` (RFC 8032).
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         ed25519_dalek::Signer::sign(&self.0, message).to_bytes()
+    }
+}
+
+#[cfg(feature = "frame")]
+impl bpi_protocol::frame::key::Signer for PeerKey {
+    fn identity(&self) -> [u8; 32] {
+        self.public()
+    }
+
+    fn sign(&self, message: &[u8]) -> [u8; bpi_protocol::frame::key::SIGNATURE_BYTES] {
+        Self::sign(self, message)
     }
 }

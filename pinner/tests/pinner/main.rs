@@ -1,0 +1,9 @@
+#![allow(clippy::unwrap_used, missing_docs)]
+//! A pinner from outside: what it acknowledges survives, what rots is found and made anew, and nobody takes more than his part.
+
+mod model;
+mod policy;
+mod power;
+mod rot;
+mod site;
+mod wrong;
