@@ -252,7 +252,7 @@ impl fmt::Debug for KeySlot {
 
 impl KeySlot {
     /// Canonical bytes.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    pub fn to_bytes(self) -> Vec<u8> {
         let mut out = Writer::new();
         out.u8(VERSION).bytes(&self.reader.0).bytes(&self.wrapped);
         out.done()

@@ -34,6 +34,8 @@ pub struct Config {
     pub stage_dir: PathBuf,
     /// A site's own profiles, `<name>.toml`.
     pub profiles_dir: PathBuf,
+    /// The socket of this host's bpi-agent, which is asked how far a receipt has come.
+    pub agent_socket: PathBuf,
     /// Profile of a container that asks for none.
     pub default_profile: String,
     /// Profile of a container of a pod that asks for none.
@@ -52,6 +54,7 @@ impl Default for Config {
             spool_dir: "/var/lib/docklock/spool".into(),
             stage_dir: "/var/lib/docklock/stage".into(),
             profiles_dir: "/etc/docklock/profiles".into(),
+            agent_socket: "/run/bpi/agent.sock".into(),
             default_profile: "standard".into(),
             default_pod_profile: "service".into(),
             host_id: format!("spiffe://bpi.local/host/{}", host_name()),

@@ -602,7 +602,12 @@ mod tests {
         };
         assert_eq!(numbers(&config), numbers(&least));
         assert_eq!((&config.key_file, &config.data_dir, &config.api), (&least.key_file, &least.data_dir, &least.api));
-        assert!(!config.agent.is_empty() && !config.peer.is_empty() && !config.validator.is_empty() && !config.tenant.is_empty());
+        assert!(
+            !config.agent.is_empty()
+                && !config.peer.is_empty()
+                && !config.validator.is_empty()
+                && !config.tenant.is_empty()
+        );
     }
 
     #[test]

@@ -38,6 +38,7 @@ key_file = "$BPI_HOME/host.key"
 state_dir = "$BPI_RUN/docklock"
 spool_dir = "$BPI_HOME/spool"
 profiles_dir = "$BPI_HOME/profiles"
+agent_socket = "$BPI_RUN/agent.sock"
 CONF
   if [ ! -f "$BPI_HOME/host.key" ]; then
     DOCKLOCK_CONFIG="$BPI_HOME/docklock.toml" "$BPI_HOME/bin/docklock" keygen --key-file "$BPI_HOME/host.key"
@@ -72,9 +73,10 @@ demo_run() {
   daemon_ctr -n "$DEMO_NAMESPACE" run --rm --runtime io.bpi.docklock "$DEMO_IMAGE" "$id" \
     sh -c 'echo "hello from inside the cage"; uname -n; id -u' || die "the container ended with $?"
   say
-  say "\$ docklock receipts wait $id --level final"
-  evidence="$(demo_evidence "$id")"
-  say "$evidence"
+  evidence="$BPI_HOME/evidence-of-up/$id"
+  mkdir -p "$BPI_HOME/evidence-of-up"
+  say "\$ docklock receipts export $id $evidence --wait final"
+  demo_docklock receipts export --boundary "$DEMO_NAMESPACE" "$id" "$evidence" --wait final
   say
   say "\$ docklock verify $evidence --trust $BPI_HOME/trust.json --level final"
   demo_docklock verify "$evidence" --trust "$BPI_HOME/trust.json" --level final

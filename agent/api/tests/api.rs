@@ -51,11 +51,11 @@ impl Agent for Puppet {
     }
 
     async fn batches(&self, _: Request<BatchesRequest>) -> Result<Response<BatchesReply>, Status> {
-        Ok(Response::default())
+        Ok(Response::new(Default::default()))
     }
 
     async fn incidents(&self, _: Request<IncidentsRequest>) -> Result<Response<IncidentsReply>, Status> {
-        Ok(Response::default())
+        Ok(Response::new(Default::default()))
     }
 }
 

@@ -79,6 +79,12 @@ pub enum DriverError {
         /// Why.
         reason: String,
     },
+    /// A clock that no date can be made of.
+    #[error("the host's clock: {reason}")]
+    Clock {
+        /// Why.
+        reason: String,
+    },
     /// Where output goes.
     #[error("{}: {source}", path.display())]
     File {

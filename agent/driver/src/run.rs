@@ -243,7 +243,7 @@ impl Driver {
         let lease = format!("bpi-{id}-{}", hex::encode(random));
         let until = SystemTime::now() + LEASE;
         let until = jiff::Timestamp::try_from(until).map(|time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
-        let until = until.map_err(|error| DriverError::Random { reason: format!("the clock: {error}") })?;
+        let until = until.map_err(|error| DriverError::Clock { reason: error.to_string() })?;
         let labels = [("containerd.io/gc.expire".to_owned(), until)].into();
         let request = CreateRequest { id: lease.clone(), labels };
         let mut leases = LeasesClient::new(self.channel.clone());

@@ -158,7 +158,7 @@ impl Shards for Objects {
             Ok(_) => {}
             Err(Error::AlreadyExists { .. } | Error::Precondition { .. }) => {
                 let there = self.whole(&location).map_err(&say)?;
-                let same = there.is_ok_and(|there| payload.iter().flatten().eq(&there));
+                let same = there.is_ok_and(|there| payload.iter().flat_map(|part| part.iter()).eq(&there));
                 if !same {
                     self.replace(&location, &payload, &say)?;
                 }

@@ -1,5 +1,6 @@
 //! Every way a subcommand can fail, each with its code in docs/errors.md and its exit status.
 
+use bpi_agent_api::AskError;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -109,8 +110,16 @@ pub(crate) enum Failure {
     NoGround(String),
     #[error("{0}")]
     OfRun(Box<Failure>),
+    #[error(transparent)]
+    Agent(#[from] Box<AskError>),
     #[error("could not {deed}: {source}")]
     System { deed: &'static str, source: io::Error },
+}
+
+impl From<AskError> for Failure {
+    fn from(error: AskError) -> Self {
+        Self::Agent(Box::new(error))
+    }
 }
 
 impl Failure {
@@ -148,6 +157,7 @@ impl Failure {
             Self::Policy { .. } => "DL0724",
             Self::PolicyLimit { .. } => "DL0725",
             Self::PolicyData { .. } => "DL0726",
+            Self::Agent(_) => "DL0730",
             Self::ExportNeeds { .. } => "DL0727",
             Self::ExportKey { .. } => "DL0728",
             Self::Redact { .. } => "DL0729",

@@ -1,9 +1,12 @@
 //! `docklock receipts`: this host's chains of records.
 
+mod ask;
+
 use std::path::{Path, PathBuf};
 
 use bpi_protocol::chain::Record;
 use bpi_protocol::evidence::Evidence;
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use docklock::config::Config;
 use docklock::rerun::CONFIG_FILE;
@@ -27,6 +30,8 @@ Examples:
   docklock receipts show --boundary default hello      every record of container hello
   docklock receipts gaps                               what is missing, broken or still open
   docklock receipts export hello ./evidence            a folder for `docklock verify` and cosign
+  docklock receipts export hello ./evidence --wait final   the same when validators have made it final, with their proofs
+  docklock receipts wait hello --level included        how far it has come
 
 Files:
   /var/lib/docklock/spool/<boundary>/records/          the records, one signed envelope each"
@@ -73,10 +78,26 @@ enum Action {
         /// Folder to make
         #[arg(value_name = "DIR")]
         dir: PathBuf,
+        /// Wait until the receipt has come so far, by this host's agent; with `final` the evidence has finality.bin and availability.bin
+        #[arg(long, value_name = "LEVEL", value_parser = PossibleValuesParser::new(ask::LEVELS))]
+        wait: Option<String>,
         /// Also write config.json, so that others can do the run again: it shows arguments and environment in plain
         #[arg(long)]
         repeatable: bool,
     },
+    /// Wait until the receipt of a container has come so far, by this host's agent
+    ///
+    /// Prints each level that it reaches on standard error, and where its evidence is, if the agent writes it to a folder.
+    Wait {
+        /// Container id, or the number of a receipt
+        #[arg(value_name = "ID|SEQ")]
+        wanted: String,
+        /// How far: seen, packed (sealed and coded), kept (by enough pinners), included (in a final header), final (and its data too)
+        #[arg(long, value_name = "LEVEL", default_value = "final", value_parser = PossibleValuesParser::new(ask::LEVELS))]
+        level: String,
+    },
+    /// Print the agent's incidents: containers without a receipt, refusals, gaps; the newest first
+    Incidents,
 }
 
 pub(crate) fn run(arguments: &Arguments, config: Option<&Path>) -> Result<u8, Failure> {
@@ -86,7 +107,60 @@ pub(crate) fn run(arguments: &Arguments, config: Option<&Path>) -> Result<u8, Fa
         Action::List { newest } => list(&spools(&dir, named)?, *newest, arguments.format),
         Action::Show { wanted } => show(&find(&dir, named, wanted)?.1, arguments.format),
         Action::Gaps => gaps(&spools(&dir, named)?, arguments.format),
-        Action::Export { wanted, dir: target, repeatable } => {
+        Action::Wait { wanted, level } => {
+            let socket = Config::load(config)?.agent_socket;
+            let reply = ask::wait(&socket, named, wanted, level)?;
+            match arguments.format {
+                Format::Text => {
+                    print(&format!("{}\n", if reply.evidence.is_empty() { reply.level } else { &reply.evidence }))?
+                }
+                Format::Json => print_json(&reply)?,
+            }
+            Ok(0)
+        }
+        Action::Incidents => {
+            let incidents = ask::incidents(&Config::load(config)?.agent_socket)?;
+            match arguments.format {
+                Format::Json => print_json(&incidents)?,
+                Format::Text if incidents.is_empty() => print("no incidents\n")?,
+                Format::Text => {
+                    let head = ["ID", "KIND", "BOUNDARY", "CONTAINER", "WHAT"].map(str::to_owned).to_vec();
+                    let rows = incidents.into_iter().map(|incident| {
+                        vec![
+                            incident.id.to_string(),
+                            incident.kind,
+                            incident.boundary,
+                            incident.container_id,
+                            incident.detail,
+                        ]
+                    });
+                    print(&plain(&columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())))?;
+                }
+            }
+            Ok(0)
+        }
+        Action::Export { wanted, dir: target, wait: Some(level), repeatable } => {
+            let socket = Config::load(config)?.agent_socket;
+            let reply = ask::wait(&socket, named, wanted, level)?;
+            let boundary: Boundary = reply.boundary.parse()?;
+            if reply.level == ask::FINAL {
+                folder::write_files(target, &ask::evidence(&socket, &reply)?)?;
+            } else {
+                folder::write(&Spool::open_existing(&dir, &boundary)?, reply.seq, target)?;
+            }
+            if *repeatable {
+                let spool = Spool::open_existing(&dir, &boundary)?;
+                folder::write_config(&spool, reply.seq, &target.join(CONFIG_FILE))?;
+            }
+            match arguments.format {
+                Format::Text => print(&format!("{}\n", target.display()))?,
+                Format::Json => {
+                    print_json(&json!({ "evidence": target, "boundary": reply.boundary, "seq": reply.seq }))?;
+                }
+            }
+            Ok(0)
+        }
+        Action::Export { wanted, dir: target, wait: None, repeatable } => {
             let (spool, records) = find(&dir, named, wanted)?;
             let Some(receipt) = records.iter().rev().find(|record| matches!(record.record, Record::Receipt(_))) else {
                 return Err(no_receipt(&spool, wanted, &records));
