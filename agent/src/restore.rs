@@ -8,7 +8,7 @@
 //! record to its CID; what does not is named, and the others are restored all the same. Nothing that is there is overwritten. Absent on purpose: the
 //! host's key, which signs no restored record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -25,7 +25,6 @@ use bpi_protocol::availability::attestation;
 use bpi_protocol::availability::coding::{Coding, CodingError};
 use bpi_protocol::availability::placement::Identity;
 use bpi_protocol::frame::Message;
-use bpi_protocol::log::Hash;
 use bpi_protocol::log::leaf::TenantId;
 use bpi_protocol::mesh::pinner::{Answer, Described, Request};
 use bpi_transport::config::relays;
@@ -91,7 +90,7 @@ pub enum LostError {
         pinners: usize,
     },
     /// Too few shards came.
-    #[error("{found} of its shards came within {} s, and {wanted} are needed", BATCH_PATIENCE.as_secs())]
+    #[error("{found} of its shards came, and {wanted} are needed")]
     Few {
         /// How many came.
         found: u16,
@@ -300,11 +299,7 @@ impl Asking {
             receipts: batch.receipts,
             receipts_root: batch.receipts_root,
         };
-        let (mut rebuild, places) = self.describe(&stated, until).await?;
-        self.fetch(&stated, &mut rebuild, &places, until).await?;
-        if !rebuild.is_enough() {
-            return Err(LostError::Few { found: rebuild.whole().len(), wanted: coding.k() });
-        }
+        let mut rebuild = self.collect(&stated, until).await?;
         let rebuilt = rebuild.finish().map_err(Box::new)?;
         let unpacked = unpack(&stated, &rebuilt.data, slot, reader).map_err(Box::new)?;
         let (found, wanted) = (unpacked.root_cid.to_string(), &batch.root_cid);
@@ -322,94 +317,112 @@ impl Asking {
         Ok(envelopes)
     }
 
-    /// Asks all pinners what they have of a batch, until those that have answered have enough of it.
-    async fn describe(
-        &mut self,
-        batch: &attestation::Batch,
-        until: Instant,
-    ) -> Result<(Rebuild, BTreeMap<u8, Identity>), LostError> {
-        let (mut rebuild, mut places) = (None, BTreeMap::new());
-        let mut asked = None::<Instant>;
-        while places.len() < usize::from(batch.coding.k()) {
-            if Instant::now() >= until {
-                return Err(LostError::Unknown { pinners: self.pinners.len() });
-            }
-            if asked.is_none_or(|asked| asked.elapsed() >= ASK_AGAIN) {
-                self.pinners.iter().for_each(|pinner| self.ask(*pinner, &Request::Describe { da_root: batch.da_root }));
-                asked = Some(Instant::now());
-            }
-            let Some((from, answer)) = self.next(until.min(Instant::now() + ASK_AGAIN)).await? else { continue };
-            let Answer::Described(described) = answer else { continue };
-            let Described { batch: found, shards, roots } = *described;
-            // Whose receipts they are was signed for by the tenant's own agent; what counts here is what the bytes are.
-            if found.da_root != batch.da_root || found.coding != batch.coding {
-                continue;
-            }
-            if rebuild.is_none() {
-                rebuild = Rebuild::new(batch.coding, batch.da_root, roots).ok();
-            }
-            if rebuild.is_some() {
-                shards.iter().for_each(|shard| {
-                    places.insert(shard, from);
-                });
-            }
-        }
-        rebuild.map(|rebuild| (rebuild, places)).ok_or(LostError::Unknown { pinners: self.pinners.len() })
-    }
-
-    /// Asks for pieces, a few at a time, until k shards are whole.
-    async fn fetch(
-        &mut self,
-        batch: &attestation::Batch,
-        rebuild: &mut Rebuild,
-        places: &BTreeMap<u8, Identity>,
-        until: Instant,
-    ) -> Result<(), LostError> {
-        let da_root = batch.da_root;
-        let stripes = batch.coding.stripes();
-        let mut wanted: Vec<(u8, u32)> =
-            places.keys().rev().flat_map(|shard| (0..stripes).rev().map(|stripe| (*shard, stripe))).collect();
-        let mut asked: BTreeMap<(u8, u32), (Instant, u32)> = BTreeMap::new();
-        while !rebuild.is_enough() && Instant::now() < until {
-            let late: Vec<_> =
-                asked.iter().filter(|(_, (at, _))| at.elapsed() >= ASK_AGAIN).map(|(key, _)| *key).collect();
-            for key in late {
-                let Some((_, times)) = asked.remove(&key) else { continue };
-                // One who does not answer is asked once more, and then the next shard is tried.
-                if times < 2 {
-                    self.fetch_one(da_root, key, places);
-                    asked.insert(key, (Instant::now(), times + 1));
-                }
-            }
-            while asked.len() < PIECES_MAX
-                && let Some(key) = wanted.pop()
-            {
-                self.fetch_one(da_root, key, places);
-                asked.insert(key, (Instant::now(), 1));
-            }
-            if asked.is_empty() {
+    /// Collects pieces of a batch until k shards are whole, nobody is left to be asked, or time is over.
+    async fn collect(&mut self, batch: &attestation::Batch, until: Instant) -> Result<Rebuild, LostError> {
+        let (da_root, k) = (batch.da_root, batch.coding.k());
+        let mut retrieval = Retrieval::default();
+        let mut described = None::<Instant>;
+        loop {
+            if retrieval.rebuild.as_ref().is_some_and(Rebuild::is_enough) || Instant::now() >= until {
                 break;
             }
-            let Some((_, answer)) = self.next(until.min(Instant::now() + ASK_AGAIN)).await? else { continue };
-            match answer {
-                Answer::Piece(piece) if piece.da_root == da_root => {
-                    asked.remove(&(piece.shard, piece.stripe));
-                    if let Err(error) = rebuild.add_piece(piece.shard, piece.stripe, &piece.bytes) {
-                        tracing::warn!(%error, shard = piece.shard, "a shard that is not what it should be");
-                    }
-                }
-                Answer::Refused { da_root: of, sentence, .. } if of == da_root => {
-                    tracing::debug!(sentence, "a pinner refuses a piece");
-                }
-                _ => {}
+            let silent = self.pinners.iter().filter(|pinner| !retrieval.heard.contains(*pinner));
+            let silent: Vec<Identity> = silent.copied().collect();
+            if described.is_none_or(|at| at.elapsed() >= ASK_AGAIN) {
+                silent.iter().for_each(|pinner| self.ask(*pinner, &Request::Describe { da_root }));
+                described = Some(Instant::now());
             }
+            for (key, pinner) in retrieval.due() {
+                self.ask(pinner, &Request::Fetch { da_root, shard: key.0, stripe: key.1 });
+            }
+            if retrieval.is_at_its_end() && silent.is_empty() {
+                break;
+            }
+            let Some((from, answer)) = self.next(until.min(Instant::now() + ASK_AGAIN)).await? else { continue };
+            retrieval.hear(batch, from, answer);
         }
-        Ok(())
+        match retrieval.rebuild {
+            Some(rebuild) if rebuild.is_enough() => Ok(rebuild),
+            Some(rebuild) => Err(LostError::Few { found: rebuild.whole().len(), wanted: k }),
+            None => Err(LostError::Unknown { pinners: self.pinners.len() }),
+        }
+    }
+}
+
+/// The chunk of a stripe of a shard.
+type Key = (u8, u32);
+
+/// One batch on its way back.
+#[derive(Default)]
+struct Retrieval {
+    rebuild: Option<Rebuild>,
+    /// Who has said what it has, or that it has nothing.
+    heard: BTreeSet<Identity>,
+    /// Pieces to ask for, the next last.
+    wanted: Vec<(Key, Identity)>,
+    /// Pieces that were asked for: of whom, when, how often.
+    asked: BTreeMap<Key, (Identity, Instant, u32)>,
+}
+
+impl Retrieval {
+    /// What is to be asked for now: what nobody has answered, once more, and what comes next.
+    fn due(&mut self) -> Vec<(Key, Identity)> {
+        let mut due = Vec::new();
+        self.asked.retain(|key, (pinner, at, times)| {
+            if at.elapsed() < ASK_AGAIN {
+                return true;
+            }
+            if *times < 2 {
+                (*at, *times) = (Instant::now(), *times + 1);
+                due.push((*key, *pinner));
+                return true;
+            }
+            false
+        });
+        while self.asked.len() < PIECES_MAX
+            && let Some((key, pinner)) = self.wanted.pop()
+        {
+            self.asked.insert(key, (pinner, Instant::now(), 1));
+            due.push((key, pinner));
+        }
+        due
     }
 
-    fn fetch_one(&self, da_root: Hash, (shard, stripe): (u8, u32), places: &BTreeMap<u8, Identity>) {
-        if let Some(pinner) = places.get(&shard) {
-            self.ask(*pinner, &Request::Fetch { da_root, shard, stripe });
+    fn is_at_its_end(&self) -> bool {
+        self.asked.is_empty() && self.wanted.is_empty()
+    }
+
+    fn hear(&mut self, batch: &attestation::Batch, from: Identity, answer: Answer) {
+        match answer {
+            Answer::Described(described) => {
+                let Described { batch: found, shards, roots } = *described;
+                // Whose receipts they are was signed for by the tenant's own agent; what counts here is what the bytes are.
+                if found.da_root != batch.da_root || found.coding != batch.coding || !self.heard.insert(from) {
+                    return;
+                }
+                if self.rebuild.is_none() {
+                    self.rebuild = Rebuild::new(batch.coding, batch.da_root, roots).ok();
+                }
+                let keys =
+                    shards.iter().flat_map(|shard| (0..batch.coding.stripes()).map(move |stripe| (shard, stripe)));
+                self.wanted.extend(keys.map(|key| (key, from)));
+                // Data before what is computed of them: nothing has to be decoded then.
+                self.wanted.sort_by_key(|(key, _)| std::cmp::Reverse(*key));
+            }
+            Answer::Piece(piece) if piece.da_root == batch.da_root => {
+                self.asked.remove(&(piece.shard, piece.stripe));
+                let Some(rebuild) = &mut self.rebuild else { return };
+                if let Err(error) = rebuild.add_piece(piece.shard, piece.stripe, &piece.bytes) {
+                    tracing::warn!(%error, shard = piece.shard, "a shard that is not what it should be");
+                }
+            }
+            // It does not say which piece: others are asked for instead of all of its, and what comes all the same is taken.
+            Answer::Refused { da_root, sentence, .. } if da_root == batch.da_root => {
+                tracing::debug!(sentence, "a pinner refuses");
+                self.heard.insert(from);
+                self.asked.retain(|_, (pinner, ..)| *pinner != from);
+            }
+            _ => {}
         }
     }
 }

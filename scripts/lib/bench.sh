@@ -11,6 +11,11 @@ bench_run() {
     relays_bench "$@"
     return
   fi
+  if [ "${1:-}" = mesh ]; then
+    shift
+    mesh_bench "$@"
+    return
+  fi
   need_root bench
   if [ "${1:-}" = cage ]; then
     shift

@@ -285,3 +285,32 @@ mesh_drill_undo() {
   mesh_drill_back "$1"
   die "the drill failed; the lost files are back, and what was restored is in $BPI_HOME/drill"
 }
+
+# The same with processes that tests own: tests/mesh.
+
+MESH_PACKAGES=(fiu-utils postgresql npm)
+
+mesh_programs() {
+  rocksdb_ready ci
+  (cd "$BPI_ROOT" && step "build a mesh, profile ci" cargo build --locked --profile ci -p docklock -p containerd-shim-bpi-docklock -p bpi-identity -p bpi-relay \
+    -p bpi-validator -p bpi-pinner -p bpi-agent -p bpi-conformance --bins --features bpi-identity/devnet)
+}
+
+mesh_world() { # mesh_world SCRIPT: one of tests/mesh, and what it takes
+  python3 "$BPI_ROOT/tests/mesh/$1.py" --programs "$CARGO_TARGET_DIR/ci" "${@:2}"
+}
+
+mesh_bench() { # what tests/mesh/bench.py takes
+  need_root "bench mesh"
+  packages_need "to run containers" "${RUN_PACKAGES[@]}"
+  packages_need "to test" "${TEST_PACKAGES[@]}"
+  cgroups_mount_if_missing
+  mesh_programs && mesh_world bench "$@"
+}
+
+mesh_objects() { # bpi-pinner on real object stores
+  local binary
+  (cd "$BPI_ROOT" && step "build the pinner's tests, profile ci" cargo test --locked --profile ci -p bpi-pinner --test pinner --no-run) || return
+  binary="$(find "$CARGO_TARGET_DIR/ci/deps" -maxdepth 1 -name 'pinner-*' -type f -executable -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2)"
+  python3 "$BPI_ROOT/tests/pinner/objects.py" "$BPI_CACHE/objects" "$binary"
+}

@@ -1,6 +1,6 @@
 # The test command. Each part runs to its end whatever the others did; one summary closes the whole.
 
-TEST_PARTS=(lint unit conformance sim validators relays system fuzz vm)
+TEST_PARTS=(lint unit conformance sim validators relays mesh system fuzz vm)
 PASSED=0
 FAILED=0
 SKIPS=()
@@ -173,6 +173,35 @@ test_relays() {
   rc=0
   logged relays relays_namespaces || rc=$?
   count_log relays "$rc"
+}
+
+# What the parts of a mesh do together, with real containers, disks, object stores and databases.
+test_mesh() {
+  local rc name
+  need_root "test mesh"
+  packages_need "to run containers" "${RUN_PACKAGES[@]}"
+  packages_need "to test" "${TEST_PACKAGES[@]}" "${MESH_PACKAGES[@]}"
+  cgroups_mount_if_missing
+  if ! mesh_programs; then fail "mesh, because its programs do not build"; return; fi
+  for name in "storm --containers ${BPI_STORM_CONTAINERS:-150} --cosign 10" restore faults; do
+    rc=0
+    # shellcheck disable=SC2086
+    logged "mesh-${name%% *}" mesh_world $name || rc=$?
+    count_log "mesh-${name%% *}" "$rc"
+  done
+  rc=0
+  logged mesh-vectors python3 availability/tests/vectors/make.py --check || rc=$?
+  if [ "$rc" -eq 0 ]; then pass; else fail "availability/tests/vectors/make.py --check"; fi
+  rc=0
+  if command -v npm >/dev/null; then
+    logged mesh-ipfs-car python3 tests/availability/ipfs_car.py "$BPI_CACHE/ipfs-car" || rc=$?
+    if [ "$rc" -eq 0 ]; then pass; else fail "tests/availability/ipfs_car.py; see $LOG"; fi
+    rc=0
+    logged mesh-objects mesh_objects || rc=$?
+    count_log mesh-objects "$rc"
+  else
+    skip "ipfs-car and azurite, because npm is not installed (apt-get install npm)"
+  fi
 }
 
 test_sim() {

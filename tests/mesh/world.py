@@ -17,6 +17,7 @@ TENANT = "7e" * 16
 NAMESPACE = "mesh"
 IMAGE = "bpi.local/mesh:1"
 HOST = "spiffe://mesh.test/host/a"
+STORY = "spiffe://bpi.example/host/a"
 
 
 class Member:
@@ -93,7 +94,7 @@ class Mesh:
         host_key = (self.folder / "host.key.pub.pem").read_text()
         self.trust = self.folder / "trust.json"
         self.trust.write_text(json.dumps({
-            "hosts": [{"id": HOST, "publicKey": host_key}],
+            "hosts": [{"id": HOST if self.containerd else STORY, "publicKey": host_key}],
             "chains": [{"id": chain, "validatorSets": [validators], "pinners": [pinner.identity for pinner in self.pinners]}]}))
         self.chain = chain
 
@@ -151,7 +152,12 @@ class Mesh:
             member.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def start(self, containers=True):
-        self.docklock_config()
+        if containers:
+            self.docklock_config()
+        else:
+            # Records come from spool-fixture, whose host is the story's.
+            self.say("spool-fixture", self.folder / "key/spool", "none", 0)
+            shutil.copy(self.folder / "key/host.key.pub.pem", self.folder)
         self.net.start_all()
         if containers:
             self.start_containerd()

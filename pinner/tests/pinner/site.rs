@@ -215,7 +215,7 @@ pub fn repairer(pinner: &Pinner, neighbours: Neighbours) -> Repairer<Neighbours>
 }
 
 pub fn is_fatal(error: &KeeperError) -> bool {
-    matches!(error, KeeperError::Store(StoreError::Disk(error)) if error.is_fatal())
+    matches!(error, KeeperError::Store(StoreError::Disk { source }) if source.is_fatal())
 }
 
 /// The shards that placement gives one of some pinners.
