@@ -469,6 +469,16 @@ mod tests {
     }
 
     #[test]
+    fn the_example_has_every_field() {
+        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/agent.toml"));
+        let example = Config::load(path).unwrap();
+        let table: toml::Table = toml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let printed: toml::Table = toml::from_str(&toml::to_string(&example).unwrap()).unwrap();
+        assert_eq!(table.keys().collect::<BTreeSet<_>>(), printed.keys().collect::<BTreeSet<_>>());
+        assert_eq!((example.coding, example.batch), (CodingConfig::default(), BatchConfig::default()));
+    }
+
+    #[test]
     fn a_boundary_is_its_tenants_or_of_who_has_all_others() {
         let config = Config::parse(Path::new("/c"), &whole()).unwrap();
         assert_eq!(config.tenant_of("demo").unwrap().id, TenantId([0x11; 16]));

@@ -3,8 +3,6 @@
 
 MESH="$BPI_HOME/mesh"
 MESH_VALIDATORS=3
-MESH_DOMAIN=bpi.devnet
-MESH_TENANT=00000000000000000000000000000001
 MESH_SECONDS=60 # until validators agree, the first time
 
 mesh_names() { # in the order in which they start
@@ -48,94 +46,30 @@ mesh_get() {
 mesh_field() { mesh_get "$1" "$2" | tr ',{}' '\n\n\n' | sed -n "s/^ *\"$3\": *\"\{0,1\}\([^\"]*\)\"\{0,1\} *$/\1/p" | head -n 1; }
 
 # Ports are chosen once, when the mesh is made: others may have taken those that we would like.
-mesh_port() { sed -n "s/^$1=//p" "$MESH/ports"; }
+mesh_port() { sed -n "s/^$1=//p" "$BPI_HOME/ports"; }
 
 mesh_choose_ports() {
   local port=7690 name
-  : >"$MESH/ports"
+  : >"$BPI_HOME/ports"
   for name in relay relay-status agent-status; do
     while ss -Hltun "sport = :$port" | grep -q .; do port=$((port + 1)); done
-    echo "$name=$port" >>"$MESH/ports"
+    echo "$name=$port" >>"$BPI_HOME/ports"
     port=$((port + 1))
   done
 }
 
-mesh_issue() { # SVIDs live for a month; each `up` issues them anew
-  local name role
-  for name in $(mesh_names); do
-    role="$(mesh_role "$name")"
-    "$BPI_HOME/bin/bpi-devnet-ca" issue --dir "$MESH/ca" --id "spiffe://$MESH_DOMAIN/$role/$name" --days 30 --to "$MESH/$name/svid.pem" >/dev/null
-  done
-}
-
-mesh_identity() { # what the configurations of all but the relay end with
-  printf '[identity]\nsvid_file = "svid.pem"\nbundle_file = "../ca/bundle.pem"\n[[relay]]\nid = "spiffe://%s/relay/r0"\naddress = "127.0.0.1:%s"\n' "$MESH_DOMAIN" "$(mesh_port relay)"
-}
-
-mesh_make() { # everything that does not hang on the chain's name
-  local name agent pinner at members=()
-  rm -rf --one-file-system "$MESH"
-  for name in $(mesh_names); do mkdir -p "$MESH/$name"; done
-  mesh_choose_ports
-  "$BPI_HOME/bin/bpi-devnet-ca" init --dir "$MESH/ca" --domain "$MESH_DOMAIN" >/dev/null
-  mesh_issue
-  agent="$("$BPI_HOME/bin/bpi-agent" keygen "$MESH/a0/agent.key")"
-  echo "$agent" >"$MESH/a0/identity"
-  "$BPI_HOME/bin/bpi-agent" keygen --reader "$MESH/reader.key" >"$MESH/reader"
-  cat >"$(mesh_config r0)" <<CONF
-drain_s = 2
-[listen]
-udp = "127.0.0.1:$(mesh_port relay)"
-tcp = "127.0.0.1:$(mesh_port relay)"
-status = "127.0.0.1:$(mesh_port relay-status)"
-[identity]
-svid_file = "svid.pem"
-bundle_file = "../ca/bundle.pem"
-CONF
-  mesh_pinner_config 0000000000000000000000000000000000000000000000000000000000000000 >"$(mesh_config p0)"
-  mesh_run p0 keygen >"$MESH/p0/member.toml"
-  for at in $(seq 0 $((MESH_VALIDATORS - 1))); do
-    name="v$at"
-    {
-      printf 'genesis = "../genesis.toml"\nkey_file = "validator.key"\npeer_key_file = "peer.key"\ndata_dir = "data"\napi = "unix:%s"\n' "$BPI_RUN/$name.sock"
-      printf '[[agent]]\nkey = "%s"\ntenants = ["*"]\n' "$agent"
-      mesh_identity
-    } >"$(mesh_config "$name")"
-    mesh_run "$name" keygen --region "r$at" >"$MESH/$name/member.toml"
-    members+=("$MESH/$name/member.toml")
-  done
-  "$BPI_HOME/bin/bpi-validator" genesis --name devnet --pinner "$MESH/p0/member.toml" "${members[@]}" >"$MESH/genesis.toml"
-  for at in $(seq 0 $((MESH_VALIDATORS - 1))); do mesh_run "v$at" init >/dev/null; done
-}
-
-mesh_pinner_config() { # mesh_pinner_config CHAIN
-  printf 'chain = "%s"\nkey_file = "pinner.key"\ndata_dir = "data"\napi = "unix:%s"\naccept_any = true\n' "$1" "$BPI_RUN/p0.sock"
-  printf '[[agent]]\nkey = "%s"\ntenants = ["*"]\n' "$(cat "$MESH/a0/identity")"
-  mesh_identity
-}
-
-mesh_key_of() { sed -n "s/^$2 = \"\(.*\)\"$/\1/p" "$MESH/$1/member.toml"; }
-
-# mesh_bind: what hangs on the chain's name, which the validators tell.
-mesh_bind() {
-  local chain set at key
-  chain="$(mesh_field v0 /v1/status chain)"
-  set="$(mesh_field v0 /v1/headers/latest validators)"
-  { [ -n "$chain" ] && [ -n "$set" ]; } || die "validator v0 does not tell its chain; its log is $MESH/v0/log"
-  mesh_pinner_config "$chain" >"$(mesh_config p0)"
-  {
-    printf 'chain = "%s"\ntrust_file = "%s"\npeer_key_file = "agent.key"\nspool_dir = "%s"\noutbox_dir = "outbox"\nclass = "sqlite:class.db"\n' "$chain" "$BPI_HOME/trust.json" "$BPI_HOME/spool"
-    printf 'evidence_dir = "%s"\nsocket = "%s"\nstatus = "127.0.0.1:%s"\n' "$BPI_HOME/evidence" "$BPI_RUN/agent.sock" "$(mesh_port agent-status)"
-    for at in $(seq 0 $((MESH_VALIDATORS - 1))); do printf '[[validator]]\nkey = "%s"\n' "$(mesh_key_of "v$at" peer_key)"; done
-    printf '[[pinner]]\nkey = "%s"\n' "$(mesh_key_of p0 identity)"
-    printf '[[tenant]]\nid = "%s"\nboundaries = ["*"]\nreaders = ["%s"]\n' "$MESH_TENANT" "$(cat "$MESH/reader")"
-    printf '[snapshot]\nfile = "%s"\nevery_ms = 500\n[containerd]\nsocket = "%s"\n' "$BPI_HOME/class.snapshot" "$DAEMON_SOCKET"
-    mesh_identity
-  } >"$(mesh_config a0)"
-  key="$(sed ':a;N;$!ba;s/\n/\\n/g' "$BPI_HOME/host.key.pub.pem")"
-  printf '{"hosts": [{"id": "%s", "publicKey": "%s\\n"}], "chains": [{"id": "%s", "validatorSets": ["%s"], "pinners": ["%s"]}]}\n' \
-    "$DEMO_HOST_ID" "$key" "$chain" "$set" "$(mesh_key_of p0 identity)" >"$BPI_HOME/trust.json"
-  echo "$chain" >"$MESH/bound"
+# mesh_make: keys, configurations and genesis, once; SVIDs each time.
+mesh_make() {
+  if [ ! -f "$MESH/made" ]; then
+    mkdir -p "$MESH"
+    mesh_choose_ports
+    changed "made the keys, configurations and genesis of a mesh in $MESH"
+  fi
+  MESH_BIN="$BPI_HOME/bin" MESH_SOCKETS="$BPI_RUN" MESH_RELAY="127.0.0.1:$(mesh_port relay)" MESH_RELAY_LISTEN="127.0.0.1:$(mesh_port relay)" \
+    MESH_RELAY_STATUS="127.0.0.1:$(mesh_port relay-status)" MESH_AGENT_STATUS="127.0.0.1:$(mesh_port agent-status)" MESH_SPOOL="$BPI_HOME/spool" \
+    MESH_EVIDENCE="$BPI_HOME/evidence" MESH_SNAPSHOT="$BPI_HOME/class.snapshot" MESH_CONTAINERD="$DAEMON_SOCKET" MESH_HOST_ID="$DEMO_HOST_ID" \
+    "$BPI_ROOT/deploy/compose/make-mesh" "$MESH" "$BPI_HOME/host.key.pub.pem" || die "the mesh could not be made"
+  cp "$MESH/trust.json" "$BPI_HOME/trust.json"
 }
 
 mesh_start() { # mesh_start NAME
@@ -162,20 +96,9 @@ mesh_moves() { [ "$(mesh_field v0 /v1/status height)" -ge 1 ]; }
 mesh_up() {
   local name
   mkdir -p "$BPI_RUN"
-  if [ ! -f "$MESH/bound" ]; then
-    mesh_make
-    changed "made the keys, configurations and genesis of a mesh in $MESH"
-  else
-    mesh_issue
-  fi
-  for name in $(mesh_names); do
-    case "$name" in p* | a*) continue ;; esac
-    mesh_start "$name"
-  done
+  mesh_make
+  for name in $(mesh_names); do mesh_start "$name"; done
   mesh_wait v0 "three validators agree on headers" mesh_moves
-  [ -f "$MESH/bound" ] || mesh_bind
-  mesh_start p0
-  mesh_start a0
   mesh_wait a0 "the agent answers" mesh_get a0 /v1/status
   changed "a mesh runs: $(mesh_names | tr '\n' ' ')(scripts/bpi status)"
 }

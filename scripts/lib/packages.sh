@@ -1,7 +1,7 @@
 # Debian packages: only the missing ones are installed, and which is said.
 
 BUILD_PACKAGES=(gcc g++ libc6-dev libclang-dev pkg-config libseccomp-dev protobuf-compiler)
-RUN_PACKAGES=(containerd runc busybox-static iproute2 mount util-linux)
+RUN_PACKAGES=(containerd runc busybox-static curl iproute2 mount util-linux)
 TEST_PACKAGES=(containernetworking-plugins python3 python3-venv openssl)
 VM_PACKAGES=(mmdebstrap qemu-system-x86 qemu-utils)
 

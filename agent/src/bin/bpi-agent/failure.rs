@@ -6,6 +6,7 @@ use bpi_agent::config::ConfigError;
 use bpi_agent::evidence::MakingError;
 use bpi_agent::restore::RestoreError;
 use bpi_agent::run::RunError;
+use bpi_agent_api::AskError;
 use bpi_keyfile::KeyFileError;
 
 /// What went wrong, in one sentence with its remedy.
@@ -19,6 +20,10 @@ pub(crate) enum Failure {
     Run(Box<RunError>),
     #[error(transparent)]
     Evidence(#[from] Box<MakingError>),
+    #[error(transparent)]
+    Ask(Box<AskError>),
+    #[error("the receipt is {level:?}, and {wanted:?} was wanted; `docklock receipts wait` goes on waiting")]
+    NotReached { wanted: String, level: String },
     #[error(transparent)]
     Restore(#[from] Box<RestoreError>),
     #[error("{batches} batches could not be restored; they are named above, with the reasons")]
@@ -41,6 +46,12 @@ impl From<RunError> for Failure {
     }
 }
 
+impl From<AskError> for Failure {
+    fn from(error: AskError) -> Self {
+        Self::Ask(Box::new(error))
+    }
+}
+
 impl Failure {
     /// The code under which docs/errors.md explains it.
     pub(crate) fn code(&self) -> &'static str {
@@ -49,6 +60,8 @@ impl Failure {
             Self::Key(_) => "BA0201",
             Self::Run(error) => error.code(),
             Self::Stdout { .. } => "BA0501",
+            Self::Ask(_) => "BA0502",
+            Self::NotReached { .. } => "BA0503",
             Self::Evidence(_) => "BA0603",
             Self::Restore(_) => "BA0601",
             Self::Lost { .. } => "BA0602",

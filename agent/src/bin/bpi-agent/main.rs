@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use bpi_agent::config::{CONFIG_FILE, CONFIG_VARIABLE, Config};
 use clap::{Parser, Subcommand};
 
-use commands::{check, completions, evidence, keygen, man, restore, run};
+use commands::{check, completions, evidence, keygen, man, order, restore, run};
 use failure::Failure;
 
 const LONG_ABOUT: &str = "\
@@ -41,6 +41,7 @@ Examples:
   bpi-agent keygen --reader tenant.key             prints a reader, for the tenant's configuration
   bpi-agent check --print                          every field with its value in force
   bpi-agent run
+  bpi-agent order sha256:… --input ./data:/data -- /app/report /data
   bpi-agent restore --snapshot class.snapshot --reader tenant.key --to restored";
 
 #[derive(Parser)]
@@ -58,6 +59,7 @@ enum Command {
     Run(run::Arguments),
     Check(check::Arguments),
     Keygen(keygen::Arguments),
+    Order(order::Arguments),
     Restore(restore::Arguments),
     Evidence(evidence::Arguments),
     Completions(completions::Arguments),
@@ -79,15 +81,23 @@ fn main() -> ExitCode {
         Command::Check(arguments) => load(config).and_then(|config| check::run(&arguments, &config)),
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Evidence(arguments) => load(config).and_then(|config| evidence::run(&arguments, &config)),
+        Command::Order(arguments) => {
+            return match load(config).and_then(|config| order::run(&arguments, &config)) {
+                Ok(code) => ExitCode::from(code),
+                Err(failure) => report(&failure),
+            };
+        }
         Command::Restore(arguments) => load(config).and_then(|config| restore::run(&arguments, &config)),
         Command::Completions(arguments) => completions::run(&arguments),
         Command::Man(arguments) => man::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("bpi-agent: {}: {}", failure.code(), output::plain(&failure.to_string()));
-            ExitCode::from(failure.status())
-        }
+        Err(failure) => report(&failure),
     }
+}
+
+fn report(failure: &Failure) -> ExitCode {
+    eprintln!("bpi-agent: {}: {}", failure.code(), output::plain(&failure.to_string()));
+    ExitCode::from(failure.status())
 }

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use bpi_validator::node::config::{CONFIG_FILE, CONFIG_VARIABLE, Config};
 use clap::{Parser, Subcommand};
 
-use commands::{completion, config, genesis, headers, init, keygen, man, run, status};
+use commands::{completion, config, genesis, headers, init, keygen, man, run, status, trust};
 use failure::Failure;
 
 const LONG_ABOUT: &str = "\
@@ -40,6 +40,7 @@ Examples:
   bpi-validator genesis --name devnet a/member.toml b/member.toml > genesis.toml
   bpi-validator --config a/validator.toml init       make the data directory
   bpi-validator --config a/validator.toml run
+  bpi-validator --config a/validator.toml trust      the chain, for trust files
   bpi-validator --config a/validator.toml status     what the running node says";
 
 #[derive(Parser)]
@@ -59,6 +60,7 @@ enum Command {
     Init(init::Arguments),
     Run(run::Arguments),
     Status(status::Arguments),
+    Trust(trust::Arguments),
     Headers(headers::Arguments),
     Config(config::Arguments),
     Completion(completion::Arguments),
@@ -81,6 +83,7 @@ fn main() -> ExitCode {
         Command::Init(arguments) => load(config).and_then(|config| init::run(&arguments, &config)),
         Command::Run(arguments) => load(config).and_then(|config| run::run(&arguments, config)),
         Command::Status(arguments) => load(config).and_then(|config| status::run(&arguments, &config)),
+        Command::Trust(arguments) => load(config).and_then(|config| trust::run(&arguments, &config)),
         Command::Headers(arguments) => load(config).and_then(|config| headers::run(&arguments, &config)),
         Command::Config(arguments) => load(config).and_then(|config| self::config::run(&arguments, &config)),
         Command::Completion(arguments) => completion::run(&arguments),
