@@ -183,7 +183,7 @@ test_mesh() {
   packages_need "to test" "${TEST_PACKAGES[@]}" "${MESH_PACKAGES[@]}"
   cgroups_mount_if_missing
   if ! mesh_programs; then fail "mesh, because its programs do not build"; return; fi
-  for name in "storm --containers ${BPI_STORM_CONTAINERS:-150} --cosign 10" restore faults; do
+  for name in "storm --containers ${BPI_STORM_CONTAINERS:-150} --cosign 10" order restore faults; do
     rc=0
     # shellcheck disable=SC2086
     logged "mesh-${name%% *}" mesh_world $name || rc=$?

@@ -107,7 +107,7 @@ class Mesh:
         self.docklock = self.folder / "docklock.toml"
         self.docklock.write_text(
             f'host_id = "{HOST}"\nkey_file = "{self.folder}/host.key"\nstate_dir = "{self.folder}/state"\nspool_dir = "{self.folder}/spool"\n'
-            f'profiles_dir = "{self.folder}/profiles"\n')
+            f'profiles_dir = "{self.folder}/profiles"\nagent_socket = "{self.agent.folder}/agent.sock"\n')
         if not (self.folder / "host.key").exists():
             self.say("docklock", "--config", self.docklock, "keygen", "--key-file", self.folder / "host.key")
 
