@@ -35,7 +35,7 @@ use zeroize::Zeroizing;
 use crate::config::{Config, ConfigError, SnapshotConfig};
 use crate::judge::Trusted;
 use crate::metrics::Metrics;
-use crate::outbox::{self, Effect, Entry, Input, OPEN_MAX, Opened, Outbox, Trouble};
+use crate::outbox::{self, Effect, Entry, Input, OPEN_MAX, Opened, Outbox};
 use crate::packing::{Packed, Packer, PackingError, Told, batch_of_file, sealed_path, unix_ms};
 use crate::{reconcile, scribe, status};
 
@@ -458,8 +458,19 @@ impl Agent {
     }
 
     async fn incident(&self, kind: &str, boundary: &str, container_id: &str, detail: String) -> Result<(), RunError> {
+        self.record(format!("{kind} {boundary} {container_id} {detail}"), kind, boundary, container_id, detail).await
+    }
+
+    /// Records an incident, unless `what` was recorded before.
+    async fn record(
+        &self,
+        what: String,
+        kind: &str,
+        boundary: &str,
+        container_id: &str,
+        detail: String,
+    ) -> Result<(), RunError> {
         tracing::warn!(kind, boundary, container_id, detail, "incident");
-        let what = format!("{kind} {boundary} {container_id} {detail}");
         let (kind, boundary, container_id) = (kind.to_owned(), boundary.to_owned(), container_id.to_owned());
         let new = NewIncident { what, time_ms: unix_ms(), kind, boundary, container_id, detail };
         self.class.record_incident(new).await?;
@@ -525,13 +536,8 @@ impl Agent {
             }
             Effect::Trouble(trouble) => {
                 self.metrics.trouble();
-                let kind = match &trouble {
-                    Trouble::Refused { .. } => "pinner-refuses",
-                    Trouble::Forged { .. } => "pinner-forges",
-                    Trouble::Unproved { .. } => "validator-unproved",
-                    Trouble::NotTaken { .. } => "validator-refuses",
-                };
-                self.incident(kind, "", "", trouble.to_string()).await?;
+                let (kind, what) = trouble.name();
+                self.record(format!("{kind} {what}"), kind, "", "", trouble.to_string()).await?;
             }
         }
         Ok(())

@@ -278,7 +278,8 @@ pub struct AgentConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemberConfig {
-    /// Its identity, 64 hexadecimal digits.
+    /// Its identity, 64 hexadecimal digits: also under the name that `bpi-pinner keygen` prints.
+    #[serde(alias = "identity")]
     pub key: String,
     /// Where it stands.
     #[serde(default)]

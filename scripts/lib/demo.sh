@@ -18,8 +18,8 @@ demo_image() {
   rm -rf "$rootfs"
 }
 
-demo_binaries() { # demo_binaries PROFILE: where the private containerd looks for shims
-  local from="$CARGO_TARGET_DIR/$1"
+demo_binaries() { # demo_binaries FOLDER: where the private containerd looks for shims
+  local from="$1"
   mkdir -p "$BPI_HOME/bin"
   local program
   for program in containerd-shim-bpi-docklock docklock bpi-devnet-ca bpi-relay bpi-validator bpi-pinner bpi-agent; do
@@ -48,12 +48,16 @@ CONF
 
 demo_docklock() { DOCKLOCK_CONFIG="$BPI_HOME/docklock.toml" "$BPI_HOME/bin/docklock" "$@"; }
 
-demo_up() {
+demo_up() { # demo_up [--from FOLDER]
+  local from="$CARGO_TARGET_DIR/release"
   need_root up
-  packages_need "to build" "${BUILD_PACKAGES[@]}"
   packages_need "to run containers" "${RUN_PACKAGES[@]}"
-  build_all release
-  demo_binaries release
+  if [ "${1:-}" = --from ]; then
+    from="${2:?scripts/bpi up --from needs the folder of the programs}"
+  else
+    build_all release
+  fi
+  demo_binaries "$from"
   demo_config
   daemon_up
   mesh_up

@@ -237,3 +237,14 @@ mesh_objects() { # bpi-pinner on real object stores
   binary="$(find "$CARGO_TARGET_DIR/ci/deps" -maxdepth 1 -name 'pinner-*' -type f -executable -printf '%T@ %p\n' | sort -n | tail -n 1 | cut -d' ' -f2)"
   python3 "$BPI_ROOT/tests/pinner/objects.py" "$BPI_CACHE/objects" "$binary"
 }
+
+# mesh_devnet: `up`, `status`, `drill` and `down` as a user has them, in folders of their own.
+mesh_devnet() {
+  local home rc=0
+  home="$(mktemp -d)"
+  export BPI_HOME="$home" BPI_RUN="/run/bpi-test-$$"
+  "$BPI_ROOT/scripts/bpi" up --from "$CARGO_TARGET_DIR/ci" && "$BPI_ROOT/scripts/bpi" status && "$BPI_ROOT/scripts/bpi" drill || rc=$?
+  "$BPI_ROOT/scripts/bpi" down --purge || rc=$?
+  rm -rf --one-file-system "$home"
+  return "$rc"
+}

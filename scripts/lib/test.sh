@@ -106,6 +106,7 @@ count_log() {
 
 test_unit() {
   local rc=0
+  packages_need "to test" "${TEST_PACKAGES[@]}" "${MESH_PACKAGES[@]}"
   if cargo nextest --version >/dev/null 2>&1; then
     one "build the unit tests" cargo nextest run --locked --cargo-profile ci --workspace --features bpi-simulation/beacon,bpi-protocol/frame,bpi-identity/devnet --exclude bpi-tests --no-run
     logged unit cargo nextest run --locked --cargo-profile ci --workspace --features bpi-simulation/beacon,bpi-protocol/frame,bpi-identity/devnet --exclude bpi-tests --no-fail-fast \
@@ -189,6 +190,7 @@ test_mesh() {
     logged "mesh-${name%% *}" mesh_world $name || rc=$?
     count_log "mesh-${name%% *}" "$rc"
   done
+  one "up, status, drill and down" mesh_devnet
   rc=0
   logged mesh-vectors python3 availability/tests/vectors/make.py --check || rc=$?
   if [ "$rc" -eq 0 ]; then pass; else fail "availability/tests/vectors/make.py --check"; fi

@@ -18,6 +18,10 @@ use crate::error::{ClassError, read, write};
 const READERS: u32 = 4;
 /// How long a connection is waited for.
 const ACQUIRE: Duration = Duration::from_secs(10);
+/// How often the lock of a PostgreSQL database is asked for: for 3 s.
+const LOCK_TRIES: u32 = 30;
+/// How long between.
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
 /// Rows of one statement, at most: with the 20 columns of the widest table far below the 32 766 parameters of SQLite.
 const ROWS: usize = 128;
 /// The advisory lock that says "a writer is here" within a PostgreSQL database: "bpi-clas" as a number.
@@ -133,9 +137,9 @@ impl Store {
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(file_error(folder))?;
         }
         let url = format!("sqlite://{}", escaped(&path));
-        let pool = |connections| {
+        let pool = |connections, cache: &'static str| {
             AnyPoolOptions::new().max_connections(connections).acquire_timeout(ACQUIRE).after_connect(
-                |connection, _| {
+                move |connection, _| {
                     Box::pin(async move {
                         // secure_delete: what a revoked keyslot held is overwritten, not only forgotten.
                         for pragma in [
@@ -144,7 +148,10 @@ impl Store {
                             "PRAGMA synchronous = FULL",
                             "PRAGMA foreign_keys = ON",
                             "PRAGMA secure_delete = ON",
-                            "PRAGMA cache_size = -16384",
+                            // Digests are at random places of their indexes: a batch changes some thousand pages, which are written into the
+                            // file once in 64 MiB of log and not after each batch.
+                            "PRAGMA wal_autocheckpoint = 16384",
+                            cache,
                         ] {
                             sqlx::query(pragma).execute(&mut *connection).await?;
                         }
@@ -154,8 +161,8 @@ impl Store {
             )
         };
         let opened = |source| ClassError::Open { source: Box::new(source) };
-        let writer = pool(1).connect(&url).await.map_err(opened)?;
-        let readers = pool(READERS).connect(&url).await.map_err(opened)?;
+        let writer = pool(1, "PRAGMA cache_size = -65536").connect(&url).await.map_err(opened)?;
+        let readers = pool(READERS, "PRAGMA cache_size = -8192").connect(&url).await.map_err(opened)?;
         Ok(Self { dialect: Dialect::Sqlite, writer, readers, _lock: Some(lock) })
     }
 
@@ -177,10 +184,14 @@ impl Store {
         if setting("SELECT current_setting('synchronous_commit')").await? == "off" {
             sqlx::query("SET synchronous_commit = on").execute(&writer).await.map_err(opened)?;
         }
-        let taken: bool =
-            sqlx::query(WRITER).fetch_one(&writer).await.and_then(|row| row.try_get(0)).map_err(opened)?;
-        if !taken {
-            return Err(ClassError::Taken { database: without_password(url) });
+        // A server notices after a moment that a client is gone, and a killed agent is started again at once.
+        let mut tries = 0;
+        while !sqlx::query(WRITER).fetch_one(&writer).await.and_then(|row| row.try_get(0)).map_err(opened)? {
+            tries += 1;
+            if tries == LOCK_TRIES {
+                return Err(ClassError::Taken { database: without_password(url) });
+            }
+            tokio::time::sleep(LOCK_PAUSE).await;
         }
         let readers = options(READERS).connect(url).await.map_err(opened)?;
         Ok(Self { dialect: Dialect::Postgres, writer, readers, _lock: None })

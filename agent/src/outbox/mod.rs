@@ -154,6 +154,23 @@ pub enum Trouble {
     },
 }
 
+impl Trouble {
+    /// Its kind, in a word, and what makes it this trouble and not another: the same again is no news, whatever figures its sentence has.
+    pub fn name(&self) -> (&'static str, String) {
+        let of = |who: &Identity, da_root: &Hash| format!("{} {}", hex::encode(who), hex::encode(da_root));
+        match self {
+            Self::Refused { pinner, da_root, .. } => ("pinner-refuses", of(pinner, da_root)),
+            Self::Forged { pinner, da_root } => ("pinner-forges", of(pinner, da_root)),
+            Self::Unproved { validator, reason } => {
+                ("validator-unproved", format!("{} {reason}", hex::encode(validator)))
+            }
+            Self::NotTaken { validator, da_root, reason } => {
+                ("validator-refuses", format!("{} {reason:?}", of(validator, da_root)))
+            }
+        }
+    }
+}
+
 fn short(bytes: &[u8; 32]) -> String {
     hex::encode(&bytes[..6])
 }

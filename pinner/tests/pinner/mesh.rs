@@ -10,7 +10,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bpi_identity::devnet::{Folder, Order};
 use bpi_identity::{Identity, Role, SpiffeId, Svid};
-use bpi_protocol::frame::key::Signer as _;
 use bpi_protocol::log::Hash;
 use bpi_protocol::mesh::pinner::{Answer, Request};
 use bpi_transport::mesh::{Event, Mesh, Relay, Setup};
@@ -100,7 +99,7 @@ impl Site {
         let member = program.say(&["keygen", "--region", "here"]);
         let member: BTreeMap<String, String> = toml::from_str(&member).unwrap();
         assert_eq!(member["region"], "here");
-        hex::decode_to_slice(&member["key"], &mut program.identity).unwrap();
+        hex::decode_to_slice(&member["identity"], &mut program.identity).unwrap();
         program
     }
 
@@ -127,7 +126,7 @@ impl Site {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let mut tasks = JoinSet::new();
         let (mesh, told) = runtime.block_on(async { Mesh::start(setup, &mut tasks) });
-        Agent { key: key.identity(), runtime, _tasks: tasks, mesh, told }
+        Agent { runtime, _tasks: tasks, mesh, told }
     }
 }
 
@@ -216,7 +215,6 @@ impl Program {
 }
 
 pub struct Agent {
-    pub key: [u8; 32],
     runtime: Runtime,
     _tasks: JoinSet<()>,
     mesh: Mesh,

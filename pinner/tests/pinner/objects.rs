@@ -73,7 +73,7 @@ fn a_pinner_keeps_shows_misses_and_lets_go_in_a_bucket() {
         Keeper::open(policy(&[]), Arc::clone(&key) as _, disk, Arc::clone(&shards), Arc::clone(&catalogue), staging)
             .unwrap();
     let reader = Reader::new(Arc::clone(&shards), Arc::clone(&catalogue));
-    let mut pinner = Pinner { model: Model::default(), key, keeper, reader, catalogue, shards: Arc::clone(&shards) };
+    let mut pinner = Pinner { model: Model::default(), key, keeper, reader, catalogue };
     let (offer, encoded) = batch(1, 1_500_000);
     assert_eq!(pinner.bring(&offer, &encoded, NOW_S).unwrap(), offer.shards);
     let lost = ShardKey { da_root: encoded.da_root, shard: 7 };

@@ -106,7 +106,6 @@ pub struct Pinner {
     pub keeper: Keeper,
     pub reader: Reader,
     pub catalogue: Arc<Catalogue>,
-    pub shards: Arc<dyn Shards>,
 }
 
 impl Pinner {
@@ -123,7 +122,7 @@ impl Pinner {
             "/data/staging".into(),
         )?;
         let reader = Reader::new(Arc::clone(&shards), Arc::clone(&catalogue));
-        Ok(Self { model: model.clone(), key: Arc::clone(key), keeper, reader, catalogue, shards })
+        Ok(Self { model: model.clone(), key: Arc::clone(key), keeper, reader, catalogue })
     }
 
     pub fn new(seed: u8) -> Self {

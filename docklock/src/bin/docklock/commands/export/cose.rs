@@ -147,7 +147,7 @@ mod tests {
             "1901036a",
             "746578742f706c61696e"
         );
-        let start = format!("d2845838{protected}a05820{}5840", Sha256Digest::of(b"statement"));
+        let start = format!("d284583f{protected}a05820{}5840", Sha256Digest::of(b"statement"));
         let made = hex::encode(made);
         assert!(made.starts_with(&start), "{made}\n{start}");
         assert_eq!(made.len(), start.len() + 128);
