@@ -261,6 +261,7 @@ impl Agent {
         let driver = containerd(&config).await;
         crate::api::serve(&config, &class, driver.clone(), changed, stopped, tasks).await?;
         if let Some(driver) = driver {
+            tasks.spawn(clear_away(driver.clone()));
             tasks.spawn(reconcile::run(Arc::clone(&config), Arc::clone(&class), driver, changes.clone()));
         }
 
@@ -614,6 +615,20 @@ impl Agent {
         }
         if let Ok(class) = Arc::try_unwrap(self.class) {
             class.close().await;
+        }
+    }
+}
+
+/// Sees containers to their end that an agent before was asked to run, and removes what it made.
+async fn clear_away(driver: Driver) {
+    let left = match driver.left_behind().await {
+        Ok(left) => left,
+        Err(error) => return tracing::warn!(%error, "what an agent before has left cannot be listed"),
+    };
+    for container in left {
+        tracing::info!(boundary = container.namespace, container_id = container.id, "left by an agent before");
+        if let Err(error) = driver.finish(&container.namespace, &container.id, &mut |_| {}).await {
+            tracing::warn!(%error, container_id = container.id, "it cannot be seen to its end");
         }
     }
 }

@@ -211,7 +211,7 @@ mesh_drill_undo() {
 
 # The same with processes that tests own: tests/mesh.
 
-MESH_PACKAGES=(fiu-utils postgresql npm)
+MESH_PACKAGES=(fiu-utils postgresql)
 
 mesh_programs() {
   rocksdb_ready ci

@@ -248,7 +248,7 @@ impl Agent {
 
     /// Asks again until there is an answer that is wanted.
     pub fn until<T>(&mut self, to: [u8; 32], request: &Request, wanted: impl Fn(&Answer) -> Option<T>) -> T {
-        let began = Instant::now();
+        let (began, mut last) = (Instant::now(), None);
         while began.elapsed() < Duration::from_secs(90) {
             self.ask(to, request);
             let asked = Instant::now();
@@ -258,12 +258,13 @@ impl Agent {
                         if let Some(found) = wanted(&answer) {
                             return found;
                         }
+                        last = Some(answer);
                     }
                     _ => {}
                 }
             }
         }
-        panic!("{request:?} is not answered as it should be");
+        panic!("{request:?} is not answered as it should be: {last:?}");
     }
 }
 

@@ -56,7 +56,7 @@ fn a_batch_is_brought_probed_fetched_and_described_over_a_relay() {
     let (offer, encoded) = batch(1, 2_500_000);
     bring(&mut agent, to, &offer, &encoded);
 
-    let probe = Request::Probe { da_root: encoded.da_root, shard: 11, leaf: 611 };
+    let probe = Request::Probe { da_root: encoded.da_root, shard: 11, leaf: encoded.coding.leaves() - 1 };
     let opening = agent.until(to, &probe, |answer| match answer {
         Answer::Opening { opening, .. } => Some(Opening::from_bytes(opening).unwrap()),
         _ => None,

@@ -397,7 +397,8 @@ impl Report {
             (Some(row), _) if row.name == RowName::Policy => format!("refused: {}: {}", row.name, row.detail),
             (Some(row), _) => format!("false: {}: {}", row.name, row.detail),
             (None, Some(row)) => {
-                let who = if row.name == RowName::Policy { "--policy".to_owned() } else { format!("level {}", self.level) };
+                let who =
+                    if row.name == RowName::Policy { "--policy".to_owned() } else { format!("level {}", self.level) };
                 format!("incomplete: {who} needs {}: {}", row.name, row.detail)
             }
             (None, None) => format!("true: everything that level {} requires passes", self.level),
