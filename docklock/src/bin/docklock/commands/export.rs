@@ -20,7 +20,7 @@ use clap::{Args, ValueEnum};
 use docklock::signer::{FileKey, Signer};
 
 use super::folder::write_files;
-use super::verify::{Judged, judge, read_bounded, read_evidence};
+use super::verify::{Judged, judge, read_bounded, read_evidence, trusted};
 use crate::failure::Failure;
 use crate::output::{print, print_json};
 
@@ -90,7 +90,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
         Form::Scitt => scitt(arguments, &evidence)?,
         Form::Oscal | Form::Ocsf => {
             let level = arguments.level.parse().unwrap_or(Level::Final);
-            let report = judge(&arguments.evidence, &evidence, arguments.trust.as_deref(), level)?;
+            let trust = trusted(arguments.trust.as_deref())?;
+            let report = judge(&arguments.evidence, &evidence, &trust, level)?;
             let judged = Judged::now(&evidence, report);
             let (name, document) = match arguments.form {
                 Form::Oscal => ("assessment-results.json", judged.as_oscal()),

@@ -116,7 +116,7 @@ pub(crate) fn run(arguments: &Arguments, config: Option<&Path>) -> Result<u8, Fa
     }
     if let Some(trust) = &arguments.trust {
         // Before anything runs: a trust file that cannot be read, and a receipt of this host's spool, which is no evidence yet.
-        super::verify::read_trust(trust)?;
+        super::verify::trusted(Some(trust))?;
         super::verify::read_evidence(Path::new(&arguments.receipt))?;
     }
     let first = find(arguments, &config)?;
@@ -235,7 +235,8 @@ fn conclude(
 /// The ladder of the evidence with what came of the rerun, where somebody is to be believed.
 fn ladder(arguments: &Arguments, found: Sha256Digest, wanted: Sha256Digest) -> Result<Option<Report>, Failure> {
     let (path, Some(trust)) = (Path::new(&arguments.receipt), &arguments.trust) else { return Ok(None) };
-    let report = super::verify::judge(path, &super::verify::read_evidence(path)?, Some(trust), Level::Rerun)?;
+    let trust = super::verify::trusted(Some(trust))?;
+    let report = super::verify::judge(path, &super::verify::read_evidence(path)?, &trust, Level::Rerun)?;
     Ok(Some(report.with_rerun(found, wanted)))
 }
 

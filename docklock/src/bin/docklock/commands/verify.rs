@@ -124,8 +124,9 @@ impl<'a> Judged<'a> {
 pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     // The parser above lets only levels pass; were one missing here, the strictest would be asked for.
     let level = arguments.level.parse().unwrap_or(Level::Final);
+    let trust = trusted(arguments.trust.as_deref())?;
     let evidence = read_evidence(&arguments.evidence)?;
-    let mut report = judge(&arguments.evidence, &evidence, arguments.trust.as_deref(), level)?;
+    let mut report = judge(&arguments.evidence, &evidence, &trust, level)?;
     if let Some(policy) = &arguments.policy {
         let ruling = policy::judge(policy, arguments.policy_data.as_deref(), &evidence, &report)?;
         report = report.with_ruling(ruling);
@@ -141,14 +142,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<u8, Failure> {
     Ok(exit_code)
 }
 
+/// Whom to believe; nobody, where no file is named.
+pub(crate) fn trusted(path: Option<&Path>) -> Result<Trust, Failure> {
+    path.map_or_else(|| Ok(Trust::none()), read_trust)
+}
+
 /// The ladder of the evidence that was read from `path`.
-pub(crate) fn judge(path: &Path, evidence: &Evidence, trust: Option<&Path>, level: Level) -> Result<Report, Failure> {
-    let trust = match trust {
-        Some(path) => read_trust(path)?,
-        None => Trust::none(),
-    };
+pub(crate) fn judge(path: &Path, evidence: &Evidence, trust: &Trust, level: Level) -> Result<Report, Failure> {
     let redaction = read_redaction(path)?;
-    Ok(verify_redacted(evidence, redaction.as_ref(), &trust, level))
+    Ok(verify_redacted(evidence, redaction.as_ref(), trust, level))
 }
 
 pub(crate) fn as_json(report: &Report) -> serde_json::Value {
@@ -207,7 +209,7 @@ pub(crate) fn read_redaction(folder: &Path) -> Result<Option<Redaction>, Failure
     Ok(Some(redaction))
 }
 
-pub(crate) fn read_trust(path: &Path) -> Result<Trust, Failure> {
+fn read_trust(path: &Path) -> Result<Trust, Failure> {
     let bytes = read_bounded(path, TRUST_BYTES_MAX)
         .map_err(|source| Failure::TrustRead { path: path.to_path_buf(), source })?;
     Trust::parse(&bytes)
