@@ -30,7 +30,7 @@ use crate::config::Config;
 use crate::evidence::{self, MakingError, Shared};
 use crate::packing::unix_ms;
 use crate::run::RunError;
-use crate::spool::{self, Chain};
+use crate::spool::{self, Chain, is_name};
 
 /// Records of a boundary that are in no batch and are looked through for a container, at most.
 const LOOK_MAX: u64 = 16_384;
@@ -330,12 +330,6 @@ impl Served {
         let found = self.find(&receipt).await?;
         self.follow(found, wanted, replies, |reply| RunReply { step: Some(Step::Receipt(reply)) }).await
     }
-}
-
-/// True for what can name a folder and a container.
-fn is_name(text: &str) -> bool {
-    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
-    plain && !text.is_empty() && text.len() <= 128 && !text.starts_with('.')
 }
 
 #[bpi_agent_api::tonic::async_trait]

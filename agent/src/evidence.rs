@@ -20,7 +20,7 @@ use bpi_protocol::log::leaf::{LeafHash, TenantId};
 use bpi_protocol::log::{self, Log};
 use bpi_protocol::mesh::validator::{AnswerError, Sealed};
 
-use crate::spool::{Chain, SpoolError};
+use crate::spool::{Chain, SpoolError, is_name};
 
 /// Drafts of folders that were begun.
 static DRAFTS: AtomicU64 = AtomicU64::new(0);
@@ -192,9 +192,10 @@ pub async fn make(class: &Class, shared: &Shared, chain: &Chain, record: &Record
     Ok(Evidence::of(&records)?.with_finality(finality).with_availability(availability))
 }
 
-/// The folder of a record's evidence below `evidence_dir`.
+/// The folder of a record's evidence below `evidence_dir`. A container's id is what its record says; one that could lead elsewhere is left out.
 pub fn folder(evidence_dir: &Path, record: &Record) -> PathBuf {
-    evidence_dir.join(&record.boundary).join(format!("{}-{}", record.container_id, record.seq))
+    let id = if is_name(&record.container_id) { &record.container_id } else { "record" };
+    evidence_dir.join(&record.boundary).join(format!("{id}-{}", record.seq))
 }
 
 /// Writes evidence to its folder, whole or not at all; one that is there stays.
@@ -228,4 +229,28 @@ pub fn write(folder: &Path, evidence: &Evidence) -> Result<(), MakingError> {
 /// True for what evidence can be made of.
 pub fn is_receipt(record: &Record) -> bool {
     record.kind == RecordKind::Receipt
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_containers_id_leads_out_of_the_folder() {
+        let record = |container_id: &str| Record {
+            boundary: "demo".to_owned(),
+            seq: 7,
+            da_root: [0; 32],
+            position: 0,
+            cid: String::new(),
+            kind: RecordKind::Receipt,
+            container_id: container_id.to_owned(),
+            leaf: None,
+        };
+        let of = |id: &str| folder(Path::new("/e"), &record(id));
+        assert_eq!(of("hello.1"), Path::new("/e/demo/hello.1-7"));
+        for id in ["../../etc/x", "/etc/x", "", "..", "a/b", "a\0b"] {
+            assert_eq!(of(id), Path::new("/e/demo/record-7"), "{id:?}");
+        }
+    }
 }

@@ -258,7 +258,13 @@ impl Packer {
         let next_seq = match error {
             SpoolError::Missing { .. } => match gathering.chain.next_present(gathering.next_seq) {
                 Ok(Some(next_seq)) => next_seq,
-                Ok(None) | Err(_) => return Ok(()),
+                // It was there a moment ago: it is looked at again.
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    tracing::warn!(%error, "the folder of records cannot be listed now");
+                    gathering.rest_until = Some(Instant::now() + REST);
+                    return Ok(());
+                }
             },
             _ => gathering.next_seq + 1,
         };

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bpi_availability::codec::{Encoded, encode};
-use bpi_class::{Attested, Batch, Class, ClassError, Cursor, NewIncident};
+use bpi_class::{Attested, Batch, BatchState, Class, ClassError, Cursor, NewIncident};
 use bpi_driver::Driver;
 use bpi_keyfile::{KeyFileError, PeerKey};
 use bpi_protocol::availability::attestation::{self, Acknowledgement, ShardSet};
@@ -35,7 +35,7 @@ use zeroize::Zeroizing;
 use crate::config::{Config, ConfigError, SnapshotConfig};
 use crate::judge::Trusted;
 use crate::metrics::Metrics;
-use crate::outbox::{self, Effect, Entry, Input, OPEN_MAX, Opened, Outbox};
+use crate::outbox::{self, Effect, Entry, Input, Opened, Outbox};
 use crate::packing::{Packed, Packer, PackingError, Told, batch_of_file, sealed_path, unix_ms};
 use crate::{reconcile, scribe, status};
 
@@ -45,6 +45,8 @@ const WANTED_S: u32 = 10;
 const WINDOW_BYTES: usize = 1 << 20;
 /// Bytes of shards that are kept in memory for who asks for them; those of others are computed again.
 const SHARDS_BYTES_MAX: usize = 64 << 20;
+/// Open batches that are found again, at most.
+const FOUND_MAX: u32 = 4096;
 /// Batches that the packing thread may be ahead.
 const AHEAD_MAX: usize = 2;
 /// How often what waits for room is looked at.
@@ -210,7 +212,9 @@ struct Agent {
     packed: mpsc::Receiver<Told>,
     packer: Option<std::thread::JoinHandle<()>>,
     packer_stop: Arc<AtomicBool>,
-    finals: mpsc::UnboundedSender<Hash>,
+    /// Counts batches that have become final.
+    finals: watch::Sender<u64>,
+    pinners: BTreeSet<Identity>,
     /// Shards that pinners may ask for, the newest last.
     shards: VecDeque<(Hash, Arc<Encoded>)>,
     pieces: BTreeMap<Identity, VecDeque<Waiting>>,
@@ -247,21 +251,25 @@ impl Agent {
             allowed: Some(members.clone()),
             subscribe: true,
         };
+        let pinners = mesh.pinners.iter().copied().collect();
         let outbox = Outbox::new(mesh, Trusted::new(config.chain(), trust));
         let (mesh, events) = Mesh::start(setup, tasks);
         members.iter().for_each(|member| mesh.open(*member));
         let metrics = Metrics::new();
         let (changes, changed) = watch::channel(0);
-        let (finals, to_write) = mpsc::unbounded_channel();
+        let (finals, to_write) = watch::channel(0);
         tasks.spawn(scribe::run(Arc::clone(&config), Arc::clone(&class), to_write, Arc::clone(&metrics)));
         status::serve(&config, &class, &metrics, stopped.clone(), tasks).await?;
         if let Some(snapshot) = config.snapshot.clone() {
             tasks.spawn(take_snapshots(Arc::clone(&class), snapshot, changed.clone(), Arc::clone(&metrics)));
         }
         let driver = containerd(&config).await;
+        // Before anybody can ask for more: what is there now is what an agent before has left.
+        if let Some(driver) = &driver {
+            clear_away(driver, tasks).await;
+        }
         crate::api::serve(&config, &class, driver.clone(), changed, stopped, tasks).await?;
         if let Some(driver) = driver {
-            tasks.spawn(clear_away(driver.clone()));
             tasks.spawn(reconcile::run(Arc::clone(&config), Arc::clone(&class), driver, changes.clone()));
         }
 
@@ -277,6 +285,7 @@ impl Agent {
             packer: None,
             packer_stop,
             finals,
+            pinners,
             shards: VecDeque::new(),
             pieces: BTreeMap::new(),
             metrics,
@@ -293,16 +302,18 @@ impl Agent {
 
     /// Opens the batches again that were under way, and removes sealed bytes of batches that never were.
     async fn find_again(&mut self) -> Result<(), RunError> {
-        let open = self.class.open_batches(OPEN_MAX as u32).await?;
-        let known: BTreeSet<Hash> = open.iter().map(|batch| batch.da_root).collect();
         let folder = self.config.outbox_dir.clone();
         let failed = |source| RunError::Folder { deed: "look through", path: folder.clone(), source };
         for entry in fs::read_dir(&folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
-            if batch_of_file(&path).is_some_and(|da_root| !known.contains(&da_root)) {
+            let Some(da_root) = batch_of_file(&path) else { continue };
+            // One that is not in db.class was never handed on: its records are packed again.
+            if self.class.batch(&da_root).await?.is_none_or(|batch| batch.state == BatchState::Final) {
                 fs::remove_file(&path).map_err(|source| RunError::Folder { deed: "remove", path, source })?;
             }
         }
+        // More than may be open at a time are there only when sealed bytes were lost, which each start tells again.
+        let open = self.class.open_batches(FOUND_MAX).await?;
         for batch in open {
             self.reopen(&batch).await?;
         }
@@ -313,8 +324,11 @@ impl Agent {
         let Some(encoded) = self.encode_again(batch).await? else { return Ok(()) };
         let mut acknowledgements = Vec::new();
         for (_, bytes) in self.class.acknowledgements(&batch.da_root).await? {
-            let mut reader = Reader::new(&bytes);
-            acknowledgements.extend(Acknowledgement::read(&mut reader));
+            match Acknowledgement::read(&mut Reader::new(&bytes)) {
+                Ok(acknowledgement) => acknowledgements.push(acknowledgement),
+                // The pinner is asked again.
+                Err(error) => tracing::warn!(%error, "an acknowledgement in db.class cannot be read"),
+            }
         }
         let pending = self.class.pending_leaves(&batch.da_root, batch.receipts.max(1)).await?;
         let pending: BTreeSet<LeafHash> = pending.into_iter().map(LeafHash).collect();
@@ -405,7 +419,7 @@ impl Agent {
     async fn hear(&mut self, event: Event) -> Result<(), RunError> {
         match event {
             Event::Message { from, message } => {
-                if self.config.pinners().contains(&from) {
+                if self.pinners.contains(&from) {
                     match pinner::Answer::from_bytes(&message) {
                         Ok(answer) => self.step(Input::Pinner(from, answer)).await?,
                         Err(error) => self.malformed(&from, &error.to_string()),
@@ -524,16 +538,16 @@ impl Agent {
                 self.changed();
             }
             Effect::Final(da_root) => {
+                tracing::info!(da_root = hex::encode(da_root), "final");
+                self.finals.send_modify(|count| *count += 1);
+                self.changed();
+            }
+            Effect::Closed(da_root) => {
                 self.shards.retain(|(each, _)| *each != da_root);
                 let path = sealed_path(&self.config.outbox_dir, &da_root);
                 if let Err(error) = fs::remove_file(&path) {
                     tracing::warn!(%error, path = %path.display(), "sealed bytes that are not needed any more stay");
                 }
-                tracing::info!(da_root = hex::encode(da_root), "final");
-                if self.finals.send(da_root).is_err() {
-                    tracing::warn!("the task that writes evidence has ended");
-                }
-                self.changed();
             }
             Effect::Trouble(trouble) => {
                 self.metrics.trouble();
@@ -620,16 +634,19 @@ impl Agent {
 }
 
 /// Sees containers to their end that an agent before was asked to run, and removes what it made.
-async fn clear_away(driver: Driver) {
+async fn clear_away(driver: &Driver, tasks: &mut JoinSet<()>) {
     let left = match driver.left_behind().await {
         Ok(left) => left,
         Err(error) => return tracing::warn!(%error, "what an agent before has left cannot be listed"),
     };
     for container in left {
-        tracing::info!(boundary = container.namespace, container_id = container.id, "left by an agent before");
-        if let Err(error) = driver.finish(&container.namespace, &container.id, &mut |_| {}).await {
-            tracing::warn!(%error, container_id = container.id, "it cannot be seen to its end");
-        }
+        let driver = driver.clone();
+        tasks.spawn(async move {
+            tracing::info!(boundary = container.namespace, container_id = container.id, "left by an agent before");
+            if let Err(error) = driver.finish(&container.namespace, &container.id, &mut |_| {}).await {
+                tracing::warn!(%error, container_id = container.id, "it cannot be seen to its end");
+            }
+        });
     }
 }
 

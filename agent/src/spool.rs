@@ -112,6 +112,7 @@ pub fn boundaries(spool_dir: &Path) -> Result<Vec<String>, SpoolError> {
     for entry in entries.take(BOUNDARIES_MAX) {
         let entry = entry.map_err(failed)?;
         if let Ok(name) = entry.file_name().into_string()
+            && is_name(&name)
             && entry.path().join("records").is_dir()
         {
             names.push(name);
@@ -195,4 +196,10 @@ impl Chain {
         }
         Ok(next)
     }
+}
+
+/// True for what can name a folder: a namespace, or a container's id.
+pub fn is_name(text: &str) -> bool {
+    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-'));
+    plain && !text.is_empty() && text.len() <= 128 && !text.starts_with('.')
 }

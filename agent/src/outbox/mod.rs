@@ -7,7 +7,8 @@
 //!
 //! Pure: an input and the time in, effects out; the host carries them out and gives back what comes of them. Nothing is believed that is not shown: a
 //! header counts when `is_final` says so, a leaf when its path leads to that header, a batch when its attestation does. Always true: what is not
-//! answered is said again, to the next validator, with pauses that grow to [`PAUSE_MS_MAX`]; open batches are at most [`OPEN_MAX`]. Absent on purpose:
+//! answered is said again, to the next validator, with pauses that grow to [`PAUSE_MS_MAX`]; batches that are not final are at most [`OPEN_MAX`]. A batch is
+//! final when enough of its shards are kept, and is spread on for a while to pinners who were away. Absent on purpose:
 //! bytes of shards, which are the host's, and disks.
 
 #[cfg(test)]
@@ -29,6 +30,10 @@ use bpi_protocol::mesh::validator::{
 
 /// Batches that are open at a time; records beyond them wait in the spool.
 pub const OPEN_MAX: usize = 64;
+/// Batches that are final and still spread to pinners who were away, at most; of more the oldest are let be.
+const SPREADING_MAX: usize = 256;
+/// How long that goes on, in ms.
+const SPREADING_MS: u64 = 3_600_000;
 /// Shortest pause before something is said again, in ms: a few headers.
 const PAUSE_MS: u64 = 2_000;
 /// Longest pause, in ms.
@@ -107,8 +112,10 @@ pub enum Effect {
     KeepInclusions(Hash, Box<Sealed>, Vec<(LeafHash, Inclusion)>),
     /// Keep where a batch is committed to.
     KeepAttested(Hash, Box<Attested>),
-    /// All of a batch is final, and its data are kept.
+    /// All of a batch is final, and enough of its data are kept.
     Final(Hash),
+    /// Nothing more is done for it: all pinners have their shards, or have been away for too long.
+    Closed(Hash),
     /// Tell the operator.
     Trouble(Trouble),
 }
@@ -220,6 +227,8 @@ struct Open {
     turn: usize,
     /// When it was opened, among all.
     number: usize,
+    /// When it became final; it is spread on until all pinners keep their shards.
+    final_ms: Option<u64>,
 }
 
 /// Says whether a header is final, by whom this agent trusts: `Err` with the reason if not.
@@ -245,6 +254,8 @@ pub struct Outbox<J> {
     turn: usize,
     /// Questions for proofs that are not answered yet.
     unanswered: usize,
+    /// The answers to the last questions have proved something.
+    proved: bool,
     header_waits: bool,
 }
 
@@ -252,22 +263,24 @@ impl<J: Judge> Outbox<J> {
     /// Without batches.
     pub fn new(mesh: Mesh, judge: J) -> Self {
         let (open, batch_of) = (BTreeMap::new(), BTreeMap::new());
-        Self { mesh, judge, open, batch_of, opened: 0, asked_ms: 0, turn: 0, unanswered: 0, header_waits: false }
+        let (opened, asked_ms, turn, unanswered) = (0, 0, 0, 0);
+        let (proved, header_waits) = (true, false);
+        Self { mesh, judge, open, batch_of, opened, asked_ms, turn, unanswered, proved, header_waits }
     }
 
-    /// Batches under way.
+    /// Batches that are not final.
     pub fn len(&self) -> usize {
-        self.open.len()
+        self.open.values().filter(|open| open.final_ms.is_none()).count()
     }
 
-    /// True when nothing is under way.
+    /// True when nothing is under way, and nothing is spread.
     pub fn is_empty(&self) -> bool {
         self.open.is_empty()
     }
 
     /// True when one more may be opened.
     pub fn has_room(&self) -> bool {
-        self.open.len() < OPEN_MAX
+        self.len() < OPEN_MAX
     }
 
     /// When [`Input::Time`] is due next; `None` while nothing is under way.
@@ -298,7 +311,7 @@ impl<J: Judge> Outbox<J> {
         match input {
             Input::Opened(opened) => self.open(now_ms, *opened, &mut out),
             Input::Pinner(from, answer) => self.hear_pinner(now_ms, from, answer, &mut out),
-            Input::Validator(from, answer) => self.hear_validator(from, answer, &mut out),
+            Input::Validator(from, answer) => self.hear_validator(now_ms, from, answer, &mut out),
             Input::Header => self.header_waits = true,
             Input::Time => self.say_again(now_ms, &mut out),
         }
@@ -345,12 +358,13 @@ impl<J: Judge> Outbox<J> {
             attested,
             turn,
             number: turn,
+            final_ms: None,
         };
         out.extend(open.places.iter().filter(|place| !place.kept).map(|place| open.offer(place)));
         out.extend(self.validator(turn).and_then(|validator| open.submission(validator)));
         self.open.insert(da_root, open);
         self.attest(now_ms, &da_root, out);
-        self.close(&da_root, out);
+        self.close(now_ms, &da_root, out);
     }
 
     fn hear_pinner(&mut self, now_ms: u64, from: Identity, answer: pinner::Answer, out: &mut Vec<Effect>) {
@@ -378,6 +392,7 @@ impl<J: Judge> Outbox<J> {
                 open.acknowledgements.insert(from, *acknowledgement);
                 out.push(Effect::KeepAcknowledgement(da_root, acknowledgement));
                 self.attest(now_ms, &da_root, out);
+                self.close(now_ms, &da_root, out);
             }
             pinner::Answer::Refused { da_root, sentence, .. } => {
                 if self.place(&da_root, &from).is_some_and(|place| !place.kept) {
@@ -407,7 +422,7 @@ impl<J: Judge> Outbox<J> {
         }
     }
 
-    fn hear_validator(&mut self, from: Identity, answer: validator::Answer, out: &mut Vec<Effect>) {
+    fn hear_validator(&mut self, now_ms: u64, from: Identity, answer: validator::Answer, out: &mut Vec<Effect>) {
         if !self.mesh.validators.contains(&from) {
             return;
         }
@@ -432,7 +447,7 @@ impl<J: Judge> Outbox<J> {
                 self.unanswered = self.unanswered.saturating_sub(1);
                 // More of them are final, as it seems: the rest is asked for without waiting for a header.
                 self.header_waits |= !leaves.is_empty();
-                if let Err(reason) = self.take_proofs(*sealed, leaves, batches, out) {
+                if let Err(reason) = self.take_proofs(now_ms, *sealed, leaves, batches, out) {
                     self.turn += 1;
                     out.push(Effect::Trouble(Trouble::Unproved { validator: from, reason }));
                 }
@@ -442,6 +457,7 @@ impl<J: Judge> Outbox<J> {
 
     fn take_proofs(
         &mut self,
+        now_ms: u64,
         sealed: Sealed,
         leaves: Vec<(LeafHash, Inclusion)>,
         batches: Vec<Attested>,
@@ -485,19 +501,43 @@ impl<J: Judge> Outbox<J> {
             changed.insert(batch.da_root);
             out.push(Effect::KeepAttested(batch.da_root, Box::new(attested)));
         }
-        changed.iter().for_each(|da_root| self.close(da_root, out));
+        self.proved |= !changed.is_empty();
+        changed.iter().for_each(|da_root| self.close(now_ms, da_root, out));
         Ok(())
     }
 
-    /// A batch that has all its proofs is under way no more.
-    fn close(&mut self, da_root: &Hash, out: &mut Vec<Effect>) {
-        if self.open.get(da_root).is_some_and(|open| open.attested && open.waiting.is_empty()) {
-            self.open.remove(da_root);
+    /// A batch that has all its proofs is final; it is under way no more when all pinners keep their shards, too.
+    fn close(&mut self, now_ms: u64, da_root: &Hash, out: &mut Vec<Effect>) {
+        let Some(open) = self.open.get_mut(da_root) else { return };
+        if !open.attested || !open.waiting.is_empty() {
+            return;
+        }
+        if open.final_ms.is_none() {
+            open.final_ms = Some(now_ms);
             out.push(Effect::Final(*da_root));
+        }
+        if open.places.iter().all(|place| place.kept) {
+            self.open.remove(da_root);
+            out.push(Effect::Closed(*da_root));
+        }
+    }
+
+    /// Lets batches be whose last pinners have been away for too long, or are too many.
+    fn let_be(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
+        let spreading = self.open.values().filter_map(|open| Some((open.final_ms?, open.batch.da_root)));
+        let mut spreading: Vec<(u64, Hash)> = spreading.collect();
+        spreading.sort_unstable();
+        let many = spreading.len().saturating_sub(SPREADING_MAX);
+        for (at, (final_ms, da_root)) in spreading.into_iter().enumerate() {
+            if at < many || now_ms.saturating_sub(final_ms) >= SPREADING_MS {
+                self.open.remove(&da_root);
+                out.push(Effect::Closed(da_root));
+            }
         }
     }
 
     fn say_again(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
+        self.let_be(now_ms, out);
         let due = |said: &Said| now_ms >= said.again_at_ms();
         let validators = &self.mesh.validators;
         for open in self.open.values_mut() {
@@ -528,9 +568,11 @@ impl<J: Judge> Outbox<J> {
 
     /// Asks one validator what has become of all that waits.
     fn ask(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
-        if self.unanswered > 0 {
+        // One that is silent, lags, or says of everything that it is not final, is not asked twice in a row.
+        if self.unanswered > 0 || !self.proved {
             self.turn += 1;
         }
+        self.proved = false;
         let Some(validator) = self.validator(self.turn) else { return };
         // Those that wait for longest first: headers take leaves in that order too.
         let mut oldest: Vec<&Open> = self.open.values().collect();

@@ -124,7 +124,7 @@ impl World {
                     }
                 }
                 Effect::Trouble(trouble) => self.troubles.push(trouble),
-                Effect::KeepAcknowledgement(..) | Effect::KeepAttested(..) => {}
+                Effect::KeepAcknowledgement(..) | Effect::KeepAttested(..) | Effect::Closed(_) => {}
                 _ if lost => {}
                 Effect::AskPinner(pinner, request) => self.pin(pinner, request),
                 Effect::SendPieces(pinner, da_root, shards) => self.keep(pinner, da_root, shards),
@@ -245,7 +245,7 @@ fn history(seed: u64) -> World {
     let mut world = World::new(seed);
     let mut outbox = Outbox::new(world.mesh(), Believes);
     let mut number = 0;
-    while world.finals.len() < 20 {
+    while world.finals.len() < 20 || !outbox.is_empty() {
         world.now_ms += 1 + world.rng.below(20);
         assert!(world.now_ms < 1_000_000, "seed {seed}: {} of 20 batches are final", world.finals.len());
         if number < 20 && world.rng.below(8) == 0 {
@@ -280,7 +280,12 @@ fn history(seed: u64) -> World {
             world.carry_out(effects);
         }
     }
-    assert!(outbox.is_empty() && outbox.deadline_ms().is_none());
+    assert!(outbox.deadline_ms().is_none());
+    let all = ShardSet::from_iter(0..12);
+    for da_root in world.batches.keys() {
+        let durable = world.pinners.iter().filter_map(|pinner| pinner.durable.get(da_root));
+        assert_eq!(durable.fold(ShardSet::default(), |sum, each| sum.union(*each)), all, "seed {seed}");
+    }
     world
 }
 
@@ -330,6 +335,12 @@ fn what_was_found_again_goes_on_from_where_it_was() {
     opened.attested = true;
     opened.batch.da_root = [2; 32];
     assert_eq!(outbox.step(0, Input::Opened(Box::new(opened))).last(), Some(&Effect::Final([2; 32])));
+    assert_eq!((outbox.len(), outbox.is_empty()), (1, false), "it is final, and still spread");
+    let mut closed = Vec::new();
+    while let Some(at_ms) = outbox.deadline_ms().filter(|at_ms| *at_ms < 2 * SPREADING_MS) {
+        closed.extend(outbox.step(at_ms, Input::Time).into_iter().filter(|effect| matches!(effect, Effect::Closed(_))));
+    }
+    assert_eq!(closed, [Effect::Closed([2; 32])], "not for ever");
 }
 
 #[test]
@@ -348,4 +359,29 @@ fn pauses_grow_and_each_silence_asks_another_validator() {
         }
     }
     assert_eq!((asked.len(), submissions), (4, 6), "2, 6, 14, 30, 60 and 90 s");
+}
+
+#[test]
+fn a_validator_that_says_of_nothing_that_it_is_final_is_left_for_the_next() {
+    let world = World::new(1);
+    let mut outbox = Outbox::new(world.mesh(), Believes);
+    outbox.step(0, Input::Opened(Box::new(opened(1))));
+    let mut asked = BTreeSet::new();
+    for round in 1..5 {
+        let now_ms = round * ASK_MS;
+        let mut liar = identity(0);
+        for effect in outbox.step(now_ms, Input::Header) {
+            if let Effect::AskValidator(validator, validator::Request::Wanted { .. }) = effect {
+                liar = validator;
+            }
+        }
+        asked.insert(liar);
+        let nothing = || validator::Answer::Proofs {
+            sealed: Box::new(sealed(world.header)),
+            leaves: Vec::new(),
+            batches: Vec::new(),
+        };
+        outbox.step(now_ms, Input::Validator(liar, nothing()));
+    }
+    assert_eq!(asked.len(), 4);
 }
