@@ -4,10 +4,12 @@
 //! anything. Absent on purpose: secrets; the file names where they are.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read as _};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use bpi_program::api::ApiAddress;
+pub use bpi_program::config::ConfigError;
+use bpi_program::config::Fault;
+use bpi_program::{config, log};
 use bpi_protocol::availability::attestation::RECEIPTS_MAX;
 use bpi_protocol::availability::coding::Coding;
 use bpi_protocol::availability::placement::Identity;
@@ -22,7 +24,6 @@ pub const CONFIG_VARIABLE: &str = "BPI_AGENT_CONFIG";
 pub const CONFIG_FILE: &str = "/etc/bpi/agent.toml";
 /// Longest configuration file in bytes.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
-const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// Relays that a receipt tells of (bpi_protocol::frame::receipt).
 const RELAYS_PER_FRAME_MAX: usize = 8;
 /// The boundary of a tenant that has all that nobody else has.
@@ -60,7 +61,7 @@ pub struct Config {
     pub socket: PathBuf,
     /// Where metrics and health are given. Without it they are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub status: Option<SocketAddr>,
+    pub status: Option<ApiAddress>,
     /// `off`, `error`, `warn`, `info`, `debug` or `trace`.
     #[serde(default = "defaults::log_level")]
     pub log_level: String,
@@ -208,45 +209,6 @@ mod defaults {
     }
 }
 
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// It cannot be read.
-    #[error("could not read the configuration {}: {source}; name another with --config or {CONFIG_VARIABLE}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// Longer than any configuration is.
-    #[error("the configuration {} is longer than {FILE_BYTES_MAX} bytes; it is none of an agent", path.display())]
-    TooLong {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Not TOML, or a field that does not exist or has the wrong type.
-    #[error("the configuration {} is malformed: {reason}", path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What the parser said: line, column, field.
-        reason: String,
-    },
-    /// A field with a value that cannot work.
-    #[error("{field} = {value} in the configuration {} is refused: {reason}", path.display())]
-    Field {
-        /// The file.
-        path: PathBuf,
-        /// Name of the field.
-        field: &'static str,
-        /// The refused value.
-        value: String,
-        /// What it has to be.
-        reason: &'static str,
-    },
-}
-
 /// One tenant, as the agent uses it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenant {
@@ -262,13 +224,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], which names file and field.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let failed = |source| ConfigError::Read { path: path.to_path_buf(), source };
-        let mut text = String::new();
-        let file = std::fs::File::open(path).map_err(failed)?;
-        if file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)? as u64 > FILE_BYTES_MAX {
-            return Err(ConfigError::TooLong { path: path.to_path_buf() });
-        }
-        Self::parse(path, &text)
+        Self::parse(path, &config::read(path, CONFIG_VARIABLE, FILE_BYTES_MAX)?)
     }
 
     /// Reads and checks the text of a file.
@@ -276,10 +232,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Malformed`] and [`ConfigError::Field`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let mut config: Self = toml::from_str(text).map_err(|error| ConfigError::Malformed {
-            path: path.to_path_buf(),
-            reason: error.to_string().trim_end().to_owned(),
-        })?;
+        let mut config: Self = config::parse(path, text)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let files = [
             &mut config.trust_file,
@@ -300,11 +253,11 @@ impl Config {
         if let Some(snapshot) = &mut config.snapshot {
             snapshot.file = folder.join(&snapshot.file);
         }
-        config.identity.resolve(folder);
-        match config.fault() {
-            Some((field, value, reason)) => Err(ConfigError::Field { path: path.to_path_buf(), field, value, reason }),
-            None => Ok(config),
+        if let Some(status) = &mut config.status {
+            status.resolve(folder);
         }
+        config.identity.resolve(folder);
+        config::judged(path, config, Self::fault)
     }
 
     /// The chain.
@@ -331,7 +284,7 @@ impl Config {
     }
 
     /// The first field that cannot work: its name, its value, what it has to be.
-    fn fault(&self) -> Option<(&'static str, String, &'static str)> {
+    fn fault(&self) -> Option<Fault> {
         let boundaries: Vec<&String> = self.tenant.iter().flat_map(|tenant| &tenant.boundaries).collect();
         let distinct = boundaries.iter().collect::<BTreeSet<_>>().len();
         let relay_fault = bpi_transport::config::relays(&self.relay).err().map(|error| error.to_string());
@@ -353,7 +306,7 @@ impl Config {
                 "it has to be 64 lower-case hexadecimal digits",
             ),
             (
-                LOG_LEVELS.contains(&self.log_level.as_str()),
+                log::LEVELS.contains(&self.log_level.as_str()),
                 "log_level",
                 self.log_level.clone(),
                 "it has to be off, error, warn, info, debug or trace",

@@ -14,7 +14,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use bpi_class::{BatchState, Class};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -40,30 +39,18 @@ pub async fn serve(
     config: &Config,
     class: &Arc<Class>,
     metrics: &Arc<Metrics>,
-    mut stopped: watch::Receiver<bool>,
+    stopped: watch::Receiver<bool>,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), RunError> {
-    let Some(address) = config.status else { return Ok(()) };
+    let Some(address) = &config.status else { return Ok(()) };
     let refused = |source| RunError::Listen { address: address.to_string(), field: "status", source };
-    let listener = TcpListener::bind(address).await.map_err(refused)?;
     let shared = Shared { class: Arc::clone(class), metrics: Arc::clone(metrics) };
     let router = Router::new()
         .route("/health", get(health))
         .route("/metrics", get(text))
         .route("/v1/status", get(status))
         .with_state(shared);
-    let stop = async move {
-        // Either it is to stop, or nobody is left to say so.
-        if stopped.wait_for(|stop| *stop).await.is_err() {
-            tracing::debug!("nobody is left to say when to stop");
-        }
-    };
-    tasks.spawn(async move {
-        if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {
-            tracing::error!(%error, "the status page has ended");
-        }
-    });
-    Ok(())
+    bpi_program::api::serve(address, router, stopped, tasks).await.map_err(refused)
 }
 
 fn failed(error: impl std::fmt::Display) -> Response {

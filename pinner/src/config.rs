@@ -1,10 +1,12 @@
 //! The one configuration file of a pinner: TOML in which an unknown field is refused, and every field but `chain` has a default.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use bpi_program::api::ApiAddress;
+pub use bpi_program::config::ConfigError;
+use bpi_program::config::Fault;
+use bpi_program::{config, log};
 use bpi_protocol::consensus::ids::ChainId;
 use bpi_transport::config::{IdentityConfig, RelayConfig};
 use serde::{Deserialize, Serialize};
@@ -17,8 +19,6 @@ pub const CONFIG_VARIABLE: &str = "BPI_PINNER_CONFIG";
 pub const CONFIG_FILE: &str = "/etc/bpi/pinner.toml";
 /// Longest configuration file in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
-/// What `log_level` may be.
-const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// Relays that a receipt of BPCI tells of.
 const RELAYS_PER_FRAME_MAX: usize = 8;
 /// Agents, pinners and validators, each at most.
@@ -43,7 +43,7 @@ pub struct Config {
     #[serde(default = "defaults::data_dir")]
     pub data_dir: PathBuf,
     /// Where health, metrics and status are: an address of loopback, or `unix:` and the path of a socket. It has no lock of its own.
-    #[serde(default)]
+    #[serde(default = "defaults::api")]
     pub api: ApiAddress,
     /// `off`, `error`, `warn`, `info`, `debug` or `trace`.
     #[serde(default = "defaults::log_level")]
@@ -93,58 +93,6 @@ pub struct Config {
     /// Tenants with a policy of their own.
     #[serde(default)]
     pub tenant: Vec<TenantConfig>,
-}
-
-/// Where the API is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum ApiAddress {
-    /// TCP, on loopback.
-    Tcp(SocketAddr),
-    /// A socket of this host, for its user and group.
-    Unix(PathBuf),
-}
-
-impl Default for ApiAddress {
-    fn default() -> Self {
-        Self::Tcp(SocketAddr::from(([127, 0, 0, 1], 7700)))
-    }
-}
-
-impl TryFrom<String> for ApiAddress {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let refused = || {
-            format!(
-                "api = {text:?} is refused: it has to be an address of loopback and a port, or \"unix:\" and a path"
-            )
-        };
-        match text.strip_prefix("unix:") {
-            Some(path) if !path.is_empty() => Ok(Self::Unix(path.into())),
-            _ => text
-                .parse()
-                .ok()
-                .filter(|address: &SocketAddr| address.ip().is_loopback())
-                .map(Self::Tcp)
-                .ok_or_else(refused),
-        }
-    }
-}
-
-impl From<ApiAddress> for String {
-    fn from(address: ApiAddress) -> Self {
-        address.to_string()
-    }
-}
-
-impl std::fmt::Display for ApiAddress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
 }
 
 /// Where shards are: `data_dir/shards` unless a bucket is named.
@@ -304,6 +252,8 @@ pub struct TenantConfig {
 }
 
 mod defaults {
+    use bpi_program::api::ApiAddress;
+
     use super::{PathBuf, PolicyConfig};
 
     pub fn key_file() -> PathBuf {
@@ -315,6 +265,9 @@ mod defaults {
     pub fn relays_per_frame() -> usize {
         bpi_transport::spread::RELAYS_DEFAULT
     }
+    pub fn api() -> ApiAddress {
+        ApiAddress::loopback(7700)
+    }
     pub fn log_level() -> String {
         "info".to_owned()
     }
@@ -324,45 +277,6 @@ mod defaults {
     pub fn retention_days() -> u32 {
         PolicyConfig::default().retention_days
     }
-}
-
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// It cannot be read.
-    #[error("could not read the configuration {}: {source}; name another with --config or {CONFIG_VARIABLE}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// Longer than any configuration is.
-    #[error("the configuration {} is longer than {FILE_BYTES_MAX} bytes; it is none of a pinner", path.display())]
-    TooLong {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Not TOML, or a field that does not exist or has the wrong type.
-    #[error("the configuration {} is malformed: {reason}", path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What the parser said: line, column, field.
-        reason: String,
-    },
-    /// A field with a value that cannot work.
-    #[error("{field} = {value} in the configuration {} is refused: {reason}", path.display())]
-    Field {
-        /// The file.
-        path: PathBuf,
-        /// Name of the field.
-        field: &'static str,
-        /// The refused value.
-        value: String,
-        /// What it has to be.
-        reason: &'static str,
-    },
 }
 
 fn bytes_of<const N: usize>(text: &str) -> Option<[u8; N]> {
@@ -379,13 +293,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], which names file and field.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let failed = |source| ConfigError::Read { path: path.to_path_buf(), source };
-        let mut text = String::new();
-        let file = std::fs::File::open(path).map_err(failed)?;
-        if file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)? as u64 > FILE_BYTES_MAX {
-            return Err(ConfigError::TooLong { path: path.to_path_buf() });
-        }
-        Self::parse(path, &text)
+        Self::parse(path, &config::read(path, CONFIG_VARIABLE, FILE_BYTES_MAX)?)
     }
 
     /// Reads and checks the text of a file.
@@ -393,23 +301,15 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Malformed`] and [`ConfigError::Field`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let mut config: Self = toml::from_str(text).map_err(|error| ConfigError::Malformed {
-            path: path.to_path_buf(),
-            reason: error.to_string().trim_end().to_owned(),
-        })?;
+        let mut config: Self = config::parse(path, text)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         for file in [&mut config.key_file, &mut config.data_dir] {
             *file = folder.join(&*file);
         }
         config.store.options_file = config.store.options_file.map(|file| folder.join(file));
         config.identity.resolve(folder);
-        if let ApiAddress::Unix(path) = &mut config.api {
-            *path = folder.join(&*path);
-        }
-        match config.fault() {
-            Some((field, value, reason)) => Err(ConfigError::Field { path: path.to_path_buf(), field, value, reason }),
-            None => Ok(config),
-        }
+        config.api.resolve(folder);
+        config::judged(path, config, Self::fault)
     }
 
     /// The chain.
@@ -454,7 +354,7 @@ impl Config {
     }
 
     /// The first field that cannot work: its name, its value, what it has to be.
-    fn fault(&self) -> Option<(&'static str, String, &'static str)> {
+    fn fault(&self) -> Option<Fault> {
         self.faults_of_members()
             .into_iter()
             .chain(self.faults_of_numbers())
@@ -467,10 +367,16 @@ impl Config {
         let mut checks: Vec<Check> = vec![
             (bytes_of::<32>(&self.chain).is_some(), "chain", self.chain.clone(), KEY),
             (
-                LOG_LEVELS.contains(&self.log_level.as_str()),
+                log::LEVELS.contains(&self.log_level.as_str()),
                 "log_level",
                 self.log_level.clone(),
                 "it has to be off, error, warn, info, debug or trace",
+            ),
+            (
+                self.api.is_of_this_host(),
+                "api",
+                self.api.to_string(),
+                "it has to be an address of loopback and a port, or \"unix:\" and a path",
             ),
             (
                 self.relay.is_empty() || self.identity.source().is_ok(),

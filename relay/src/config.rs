@@ -1,9 +1,11 @@
 //! The one configuration file of a relay: TOML in which an unknown field is refused, and every field but `identity` has a default.
 
-use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use bpi_program::config::ConfigError;
+use bpi_program::config::Fault;
+use bpi_program::{config, log};
 use bpi_transport::config::IdentityConfig;
 use serde::{Deserialize, Serialize};
 
@@ -21,8 +23,6 @@ pub const CONFIG_VARIABLE: &str = "BPI_RELAY_CONFIG";
 pub const CONFIG_FILE: &str = "/etc/bpi/relay.toml";
 /// Longest configuration file in bytes.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
-/// What `log_level` may be.
-const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// Networks that the proxy may reach besides, at most: each datagram is held against all of them.
 const ALLOWED_MAX: usize = 64;
 /// Greatest capacity: a hundred gigabits.
@@ -259,57 +259,6 @@ mod defaults {
     }
 }
 
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// It cannot be read.
-    #[error("could not read the configuration {}: {source}; name another with --config or {CONFIG_VARIABLE}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// Longer than any configuration is.
-    #[error("the configuration {} is longer than {FILE_BYTES_MAX} bytes; it is none of a relay", path.display())]
-    TooLong {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Not TOML, or a field that does not exist or has the wrong type.
-    #[error("the configuration {} is malformed: {reason}", path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What the parser said: line, column, field.
-        reason: String,
-    },
-    /// A field with a value that cannot work.
-    #[error("{field} = {value} in the configuration {} is refused: {reason}", path.display())]
-    Field {
-        /// The file.
-        path: PathBuf,
-        /// Name of the field.
-        field: &'static str,
-        /// The refused value.
-        value: String,
-        /// What it has to be.
-        reason: &'static str,
-    },
-    /// A file that the configuration names is not there or not readable.
-    #[error("{field} = {} in the configuration cannot be read: {source}", path.display())]
-    Named {
-        /// Name of the field.
-        field: &'static str,
-        /// The file it names.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-}
-
-type Fault = (&'static str, String, &'static str);
-
 fn is_hex(text: &str, digits: usize) -> bool {
     text.len() == digits && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
 }
@@ -320,13 +269,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], which names file and field.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let failed = |source| ConfigError::Read { path: path.to_path_buf(), source };
-        let mut text = String::new();
-        let file = std::fs::File::open(path).map_err(failed)?;
-        if file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)? as u64 > FILE_BYTES_MAX {
-            return Err(ConfigError::TooLong { path: path.to_path_buf() });
-        }
-        Self::parse(path, &text)
+        Self::parse(path, &config::read(path, CONFIG_VARIABLE, FILE_BYTES_MAX)?)
     }
 
     /// Reads and checks the text of a file.
@@ -334,19 +277,13 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Malformed`] and [`ConfigError::Field`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let mut config: Self = toml::from_str(text).map_err(|error| ConfigError::Malformed {
-            path: path.to_path_buf(),
-            reason: error.to_string().trim_end().to_owned(),
-        })?;
+        let mut config: Self = config::parse(path, text)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         config.identity.resolve(folder);
         if let Some(directory) = &mut config.directory {
             directory.file = folder.join(&directory.file);
         }
-        match config.fault() {
-            Some((field, value, reason)) => Err(ConfigError::Field { path: path.to_path_buf(), field, value, reason }),
-            None => Ok(config),
-        }
+        config::judged(path, config, Self::fault)
     }
 
     /// Looks whether the files that it names can be opened. Their contents are judged by who reads them.
@@ -422,7 +359,7 @@ impl Config {
         let Self { listen, masque, .. } = self;
         first([
             (
-                LOG_LEVELS.contains(&self.log_level.as_str()),
+                log::LEVELS.contains(&self.log_level.as_str()),
                 "log_level",
                 self.log_level.clone(),
                 "it has to be off, error, warn, info, debug or trace",

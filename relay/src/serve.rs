@@ -131,7 +131,7 @@ impl Places {
 /// [`ServeError`].
 pub fn run(config: Config) -> Result<(), ServeError> {
     let failed = |deed| move |source| ServeError::Io { deed, source };
-    start_log(&config.log_level);
+    bpi_program::log::start(&config.log_level);
     // A relay is sized for one processor; one thread hands frames on without waking another.
     let mut builder = match config.threads {
         1 => Builder::new_current_thread(),
@@ -268,12 +268,4 @@ fn open_directory(config: &Config, identity: &Identity, tasks: &mut JoinSet<()>)
         }
     });
     Ok(places)
-}
-
-fn start_log(level: &str) {
-    let filter = tracing_subscriber::EnvFilter::new(level);
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
-    if let Err(error) = log.try_init() {
-        tracing::debug!(%error, "this process has a log already");
-    }
 }

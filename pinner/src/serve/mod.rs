@@ -14,7 +14,6 @@ pub mod work;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,7 +24,6 @@ use bpi_protocol::frame::key::Signer as _;
 use bpi_protocol::mesh::pinner::Answer;
 use bpi_transport::config::relays;
 use bpi_transport::mesh::{Event, Mesh, Setup};
-use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -35,7 +33,7 @@ use zeroize::Zeroizing;
 
 use crate::answers::Reader;
 use crate::catalogue::{Catalogue, CatalogueError};
-use crate::config::{ApiAddress, Config};
+use crate::config::Config;
 use crate::disk::{Disk, HostDisk};
 use crate::index::Index;
 use crate::keeper::{Keeper, KeeperError};
@@ -45,6 +43,7 @@ use crate::store::local::Local;
 use crate::store::objects::{BucketError, Objects};
 use crate::store::{Shards, StoreError};
 use crate::table::TableError;
+use bpi_program::api::ApiAddress;
 
 use network::{Channels, Members, Sorter};
 use repairing::MeshPeers;
@@ -186,7 +185,7 @@ fn open_shards(config: &Config, disk: &Arc<dyn Disk>) -> Result<Arc<dyn Shards>,
 /// # Errors
 /// [`RunError`].
 pub fn run(config: &Config) -> Result<(), RunError> {
-    start_log(&config.log_level);
+    bpi_program::log::start(&config.log_level);
     let key = Arc::new(PeerKey::load(&config.key_file)?);
     let identity = key.identity();
     let Opened { disk, shards, catalogue } = open(config, identity)?;
@@ -224,7 +223,8 @@ pub fn run(config: &Config) -> Result<(), RunError> {
             orders: Arc::clone(&orders),
             metrics: Arc::clone(&metrics),
         });
-        serve_api(config, facts, stopped, &mut tasks).await?;
+        let refused = |source| RunError::Listen { address: config.api.clone(), source };
+        bpi_program::api::serve(&config.api, api::router(facts), stopped, &mut tasks).await.map_err(refused)?;
         tracing::info!(identity = hex::encode(identity), chain = config.chain, "this pinner keeps shards");
         let mut threads = Threads::default();
         threads.spawn("writer", {
@@ -387,53 +387,4 @@ async fn connect(
         subscribe: false,
     };
     Ok(Some(Mesh::start(setup, tasks)))
-}
-
-async fn serve_api(
-    config: &Config,
-    facts: Arc<api::Facts>,
-    mut stopped: watch::Receiver<bool>,
-    tasks: &mut JoinSet<()>,
-) -> Result<(), RunError> {
-    let refused = |source| RunError::Listen { address: config.api.clone(), source };
-    let router = api::router(facts);
-    let stop = async move {
-        // Either it is to stop, or nobody is left to say so.
-        drop(stopped.wait_for(|stop| *stop).await);
-    };
-    match &config.api {
-        ApiAddress::Tcp(address) => {
-            let listener = TcpListener::bind(address).await.map_err(refused)?;
-            tasks.spawn(served(axum::serve(listener, router).with_graceful_shutdown(stop).into_future()));
-        }
-        ApiAddress::Unix(path) => {
-            let listener = bind_socket(path).map_err(refused)?;
-            tasks.spawn(served(axum::serve(listener, router).with_graceful_shutdown(stop).into_future()));
-        }
-    }
-    Ok(())
-}
-
-async fn served(served: impl Future<Output = io::Result<()>>) {
-    if let Err(error) = served.await {
-        tracing::error!(%error, "the API has ended");
-    }
-}
-
-/// A socket for this user and its group. One that a process before has left, which nobody answers at, is taken away.
-fn bind_socket(path: &Path) -> io::Result<UnixListener> {
-    let left = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-    if left && std::os::unix::net::UnixStream::connect(path).is_err() {
-        std::fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-    Ok(listener)
-}
-
-fn start_log(level: &str) {
-    let filter = tracing_subscriber::EnvFilter::new(level);
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
-    // A second pinner in one process has the log already.
-    drop(log.try_init());
 }

@@ -1,10 +1,12 @@
 //! The one configuration file of a node: TOML in which an unknown field is refused, and every field but `genesis` has a default.
 
 use std::collections::BTreeSet;
-use std::io::{self, Read};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+pub use bpi_program::api::ApiAddress;
+pub use bpi_program::config::ConfigError;
+use bpi_program::config::Fault;
+use bpi_program::{config, log};
 use bpi_transport::config::{IdentityConfig, RelayConfig};
 use serde::{Deserialize, Serialize};
 
@@ -18,8 +20,6 @@ pub const CONFIG_VARIABLE: &str = "BPI_VALIDATOR_CONFIG";
 pub const CONFIG_FILE: &str = "/etc/bpi/validator.toml";
 /// Longest configuration file in bytes.
 const FILE_BYTES_MAX: u64 = 256 * 1024;
-/// What `log_level` may be.
-const LOG_LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// Peers beyond the validators, at most.
 const OBSERVERS_MAX: usize = 64;
 /// Agents, at most: a task and 500 bytes for each, and what waits of all is bounded beside ([`super::network::bpci`]).
@@ -63,7 +63,7 @@ pub struct Config {
     pub relays_per_frame: usize,
     /// Where leaves are taken, proofs, metrics and health are given: an address of this host or a private network, or `unix:` and the path of a
     /// socket. It has no lock of its own.
-    #[serde(default)]
+    #[serde(default = "defaults::api")]
     pub api: ApiAddress,
     /// `off`, `error`, `warn`, `info`, `debug` or `trace`.
     #[serde(default = "defaults::log_level")]
@@ -134,50 +134,6 @@ impl Default for ProbeConfig {
     }
 }
 
-/// Where the API is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum ApiAddress {
-    /// TCP.
-    Tcp(SocketAddr),
-    /// A socket of this host, for its user and group.
-    Unix(PathBuf),
-}
-
-impl Default for ApiAddress {
-    fn default() -> Self {
-        Self::Tcp(SocketAddr::from(([127, 0, 0, 1], 7680)))
-    }
-}
-
-impl TryFrom<String> for ApiAddress {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        match text.strip_prefix("unix:") {
-            Some(path) if !path.is_empty() => Ok(Self::Unix(path.into())),
-            _ => text.parse().map(Self::Tcp).map_err(|_| {
-                format!("api = {text:?} is refused: it has to be an address and a port, or \"unix:\" and a path")
-            }),
-        }
-    }
-}
-
-impl From<ApiAddress> for String {
-    fn from(address: ApiAddress) -> Self {
-        address.to_string()
-    }
-}
-
-impl std::fmt::Display for ApiAddress {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
 /// Lengths in ms; the same at every node, or rounds do not meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -219,6 +175,8 @@ impl Default for MempoolConfig {
 }
 
 mod defaults {
+    use bpi_program::api::ApiAddress;
+
     use super::PathBuf;
 
     pub fn key_file() -> PathBuf {
@@ -233,48 +191,12 @@ mod defaults {
     pub fn relays_per_frame() -> usize {
         bpi_transport::spread::RELAYS_DEFAULT
     }
+    pub fn api() -> ApiAddress {
+        ApiAddress::loopback(7680)
+    }
     pub fn log_level() -> String {
         "info".to_owned()
     }
-}
-
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// It cannot be read.
-    #[error("could not read the configuration {}: {source}; name another with --config or {CONFIG_VARIABLE}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// Longer than any configuration is.
-    #[error("the configuration {} is longer than {FILE_BYTES_MAX} bytes; it is none of a validator", path.display())]
-    TooLong {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Not TOML, or a field that does not exist or has the wrong type.
-    #[error("the configuration {} is malformed: {reason}", path.display())]
-    Malformed {
-        /// The file.
-        path: PathBuf,
-        /// What the parser said: line, column, field.
-        reason: String,
-    },
-    /// A field with a value that cannot work.
-    #[error("{field} = {value} in the configuration {} is refused: {reason}", path.display())]
-    Field {
-        /// The file.
-        path: PathBuf,
-        /// Name of the field.
-        field: &'static str,
-        /// The refused value.
-        value: String,
-        /// What it has to be.
-        reason: &'static str,
-    },
 }
 
 impl Config {
@@ -283,13 +205,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError`], which names file and field.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let failed = |source| ConfigError::Read { path: path.to_path_buf(), source };
-        let mut text = String::new();
-        let file = std::fs::File::open(path).map_err(failed)?;
-        if file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(failed)? as u64 > FILE_BYTES_MAX {
-            return Err(ConfigError::TooLong { path: path.to_path_buf() });
-        }
-        Self::parse(path, &text)
+        Self::parse(path, &config::read(path, CONFIG_VARIABLE, FILE_BYTES_MAX)?)
     }
 
     /// Reads and checks the text of a file.
@@ -297,34 +213,26 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Malformed`] and [`ConfigError::Field`].
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let mut config: Self = toml::from_str(text).map_err(|error| ConfigError::Malformed {
-            path: path.to_path_buf(),
-            reason: error.to_string().trim_end().to_owned(),
-        })?;
+        let mut config: Self = config::parse(path, text)?;
         let folder = path.parent().unwrap_or(Path::new(""));
         for file in [&mut config.genesis, &mut config.key_file, &mut config.peer_key_file, &mut config.data_dir] {
             *file = folder.join(&*file);
         }
         config.inbox_file = config.inbox_file.map(|file| folder.join(file));
         config.identity.resolve(folder);
-        if let ApiAddress::Unix(path) = &mut config.api {
-            *path = folder.join(&*path);
-        }
-        match config.fault() {
-            Some((field, value, reason)) => Err(ConfigError::Field { path: path.to_path_buf(), field, value, reason }),
-            None => Ok(config),
-        }
+        config.api.resolve(folder);
+        config::judged(path, config, Self::fault)
     }
 
     /// The first field that cannot work: its name, its value, what it has to be.
-    fn fault(&self) -> Option<(&'static str, String, &'static str)> {
+    fn fault(&self) -> Option<Fault> {
         let Self { timing, mempool, .. } = self;
         let is_key = |text: &String| text.len() == 64 && text.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'));
         let relay_fault = bpi_transport::config::relays(&self.relay).err().map(|error| error.to_string());
         let key = "a peer key is 64 lower-case hexadecimal digits";
         [
             (
-                LOG_LEVELS.contains(&self.log_level.as_str()),
+                log::LEVELS.contains(&self.log_level.as_str()),
                 "log_level",
                 self.log_level.clone(),
                 "it has to be off, error, warn, info, debug or trace",

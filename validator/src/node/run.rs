@@ -1,7 +1,6 @@
 //! Puts a node together, and takes it apart again.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +10,6 @@ use bpi_protocol::consensus::ids::Height;
 use bpi_protocol::consensus::scheme::PublicKey;
 use bpi_transport::config::relays;
 use bpi_transport::mesh::Setup;
-use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Builder;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -191,7 +189,7 @@ fn ledger_path(data_dir: &Path) -> PathBuf {
 /// [`RunError`].
 pub fn run(config: Config, may_init: bool) -> Result<(), RunError> {
     let genesis = Arc::new(Genesis::load(&config.genesis)?);
-    start_log(&config.log_level);
+    bpi_program::log::start(&config.log_level);
     let peer_key = PeerKey::load(&config.peer_key_file)?;
     let key = if config.observe { None } else { Some(KeyFile::load(&config.key_file)?) };
     let stands = place(&genesis, key.as_ref().map(KeyFile::public_key), &peer_key.public())?;
@@ -231,7 +229,9 @@ pub fn run(config: Config, may_init: bool) -> Result<(), RunError> {
             pinners: genesis.pinner_keys.iter().copied().collect(),
         };
         let (network, events) = connect(&config, &genesis, signer, &peers, &others, &metrics, &mut tasks).await?;
-        serve_api(&config, asks, &metrics, stopped.clone(), &mut tasks).await?;
+        let refused = |source| RunError::Listen { address: config.api.clone(), field: "api", source };
+        let router = api::router(asks, Arc::clone(&metrics));
+        bpi_program::api::serve(&config.api, router, stopped.clone(), &mut tasks).await.map_err(refused)?;
         let parts = Parts {
             genesis,
             plan,
@@ -392,54 +392,4 @@ async fn connect(
         subscribe: false,
     };
     Ok(bpci::start(setup, peers, others, Arc::clone(metrics), tasks))
-}
-
-async fn serve_api(
-    config: &Config,
-    asks: mpsc::Sender<api::Ask>,
-    metrics: &Arc<Metrics>,
-    mut stopped: watch::Receiver<bool>,
-    tasks: &mut JoinSet<()>,
-) -> Result<(), RunError> {
-    let refused = |source| RunError::Listen { address: config.api.clone(), field: "api", source };
-    let router = api::router(asks, Arc::clone(metrics));
-    let stop = async move {
-        // Either it is to stop, or nobody is left to say so.
-        let _ = stopped.wait_for(|stop| *stop).await;
-    };
-    match &config.api {
-        ApiAddress::Tcp(address) => {
-            let listener = TcpListener::bind(address).await.map_err(refused)?;
-            tasks.spawn(serve(axum::serve(listener, router).with_graceful_shutdown(stop).into_future()));
-        }
-        ApiAddress::Unix(path) => {
-            let listener = bind_socket(path).map_err(refused)?;
-            tasks.spawn(serve(axum::serve(listener, router).with_graceful_shutdown(stop).into_future()));
-        }
-    }
-    Ok(())
-}
-
-async fn serve(served: impl Future<Output = io::Result<()>>) {
-    if let Err(error) = served.await {
-        tracing::error!(%error, "the API has ended");
-    }
-}
-
-/// A socket for this user and its group. One that a node before has left, which nobody answers at, is taken away.
-fn bind_socket(path: &Path) -> io::Result<UnixListener> {
-    let left = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
-    if left && std::os::unix::net::UnixStream::connect(path).is_err() {
-        std::fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-    Ok(listener)
-}
-
-fn start_log(level: &str) {
-    let filter = tracing_subscriber::EnvFilter::new(level);
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false);
-    // A second node in one process has the log already.
-    let _ = log.try_init();
 }

@@ -1,5 +1,6 @@
 //! Every way a subcommand can fail, each with its code in docs/errors.md and its exit status.
 
+use bpi_program::output::StdoutError;
 use std::io;
 
 use bpi_agent::config::ConfigError;
@@ -30,8 +31,8 @@ pub(crate) enum Failure {
     Lost { batches: usize },
     #[error("could not start threads: {source}")]
     Threads { source: io::Error },
-    #[error("could not write to standard output: {source}")]
-    Stdout { source: io::Error },
+    #[error(transparent)]
+    Stdout(#[from] StdoutError),
 }
 
 impl From<ConfigError> for Failure {
@@ -59,7 +60,7 @@ impl Failure {
             Self::Config(_) => "BA0101",
             Self::Key(_) => "BA0201",
             Self::Run(error) => error.code(),
-            Self::Stdout { .. } => "BA0501",
+            Self::Stdout(_) => "BA0501",
             Self::Ask(_) => "BA0502",
             Self::NotReached { .. } => "BA0503",
             Self::Evidence(_) => "BA0603",

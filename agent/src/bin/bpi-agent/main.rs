@@ -4,7 +4,6 @@
 
 mod commands;
 mod failure;
-mod output;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -98,6 +97,6 @@ fn main() -> ExitCode {
 }
 
 fn report(failure: &Failure) -> ExitCode {
-    eprintln!("bpi-agent: {}: {}", failure.code(), output::plain(&failure.to_string()));
+    eprintln!("bpi-agent: {}: {}", failure.code(), bpi_program::output::plain(&failure.to_string()));
     ExitCode::from(failure.status())
 }

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use bpi_pinner::config::ApiAddress;
+use bpi_program::api::ApiAddress;
 
 use crate::failure::Failure;
 

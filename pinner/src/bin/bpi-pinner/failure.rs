@@ -1,5 +1,6 @@
 //! Every way a subcommand can fail, each with its code in docs/errors.md and its exit status.
 
+use bpi_program::output::StdoutError;
 use std::io;
 use std::path::PathBuf;
 
@@ -24,8 +25,8 @@ pub(crate) enum Failure {
     Bad { shards: Vec<String> },
     #[error("could not write {}: {reason}", path.display())]
     Write { path: PathBuf, reason: String },
-    #[error("could not write to standard output: {source}")]
-    Stdout { source: io::Error },
+    #[error(transparent)]
+    Stdout(#[from] StdoutError),
 }
 
 impl From<KeyFileError> for Failure {
@@ -55,7 +56,7 @@ impl Failure {
             Self::Ask { .. } | Self::Answer { .. } => "BP0404",
             Self::Bad { .. } => "BP0308",
             Self::Write { .. } => "BP0502",
-            Self::Stdout { .. } => "BP0501",
+            Self::Stdout(_) => "BP0501",
         }
     }
 

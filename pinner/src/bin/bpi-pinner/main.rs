@@ -5,7 +5,6 @@
 mod ask;
 mod commands;
 mod failure;
-mod output;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -89,7 +88,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("bpi-pinner: {}: {}", failure.code(), output::plain(&failure.to_string()));
+            eprintln!("bpi-pinner: {}: {}", failure.code(), bpi_program::output::plain(&failure.to_string()));
             ExitCode::from(failure.status())
         }
     }

@@ -1,7 +1,6 @@
 //! Every way a subcommand can fail, each with its code in docs/errors.md and its exit status.
 
-use std::io;
-
+use bpi_program::output::StdoutError;
 use bpi_relay::config::ConfigError;
 use bpi_relay::serve::ServeError;
 
@@ -12,8 +11,8 @@ pub(crate) enum Failure {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Serve(#[from] ServeError),
-    #[error("could not write to standard output: {source}")]
-    Stdout { source: io::Error },
+    #[error(transparent)]
+    Stdout(#[from] StdoutError),
 }
 
 impl Failure {
@@ -22,7 +21,7 @@ impl Failure {
         match self {
             Self::Config(ConfigError::Named { .. }) => "BR0102",
             Self::Config(_) => "BR0101",
-            Self::Stdout { .. } => "BR0201",
+            Self::Stdout(_) => "BR0201",
             Self::Serve(error) => error.code(),
         }
     }
@@ -31,7 +30,7 @@ impl Failure {
     pub(crate) fn status(&self) -> u8 {
         match self {
             Self::Config(_) => 2,
-            Self::Serve(_) | Self::Stdout { .. } => 1,
+            Self::Serve(_) | Self::Stdout(_) => 1,
         }
     }
 }

@@ -4,7 +4,6 @@
 
 mod commands;
 mod failure;
-mod output;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -74,7 +73,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("bpi-relay: {}: {}", failure.code(), output::plain(&failure.to_string()));
+            eprintln!("bpi-relay: {}: {}", failure.code(), bpi_program::output::plain(&failure.to_string()));
             ExitCode::from(failure.status())
         }
     }

@@ -1,6 +1,6 @@
 //! Every way a subcommand can fail, each with its code in docs/errors.md and its exit status.
 
-use std::io;
+use bpi_program::output::StdoutError;
 use std::path::PathBuf;
 
 use bpi_validator::durable::DurableError;
@@ -34,8 +34,8 @@ pub(crate) enum Failure {
     NotFinal { height: u64, tip: u64 },
     #[error("no node answers at {address}: {reason}; is it running, and is `api` its address?")]
     NoAnswer { address: String, reason: String },
-    #[error("could not write to standard output: {source}")]
-    Stdout { source: io::Error },
+    #[error(transparent)]
+    Stdout(#[from] StdoutError),
 }
 
 /// Large errors are boxed: a failure is handed up through every subcommand.
@@ -72,7 +72,7 @@ impl Failure {
             Self::NotFinal { .. } => "BV0304",
             Self::Run(error) => error.code(),
             Self::NoAnswer { .. } => "BV0501",
-            Self::Stdout { .. } => "BV0502",
+            Self::Stdout(_) => "BV0502",
         }
     }
 

@@ -4,7 +4,6 @@
 
 mod commands;
 mod failure;
-mod output;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -92,7 +91,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("bpi-validator: {}: {}", failure.code(), output::plain(&failure.to_string()));
+            eprintln!("bpi-validator: {}: {}", failure.code(), bpi_program::output::plain(&failure.to_string()));
             ExitCode::from(failure.status())
         }
     }

@@ -6,7 +6,7 @@ use bpi_keyfile::PeerKey;
 use clap::Args;
 
 use crate::failure::Failure;
-use crate::output::{Format, print};
+use bpi_program::output::{Format, StdoutError, print};
 
 /// Check the configuration and the files it names
 #[derive(Args)]
@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
-    let unprintable = |error: String| Failure::Stdout { source: std::io::Error::other(error) };
+    let unprintable = |error: String| Failure::Stdout(StdoutError::new(error));
     match (arguments.print, arguments.format) {
         (true, Format::Text) => print(&toml::to_string(config).map_err(|error| unprintable(error.to_string()))?)?,
         (_, Format::Json) => {
@@ -34,7 +34,7 @@ pub(crate) fn run(arguments: &Arguments, config: &Config) -> Result<(), Failure>
     if arguments.format == Format::Json {
         return Ok(());
     }
-    print(&format!(
+    Ok(print(&format!(
         "agent {} of {} tenants, for {} validators, {} pinners and {} relays; shards {} of {}\n",
         hex::encode(key.public()),
         config.tenant.len(),
@@ -43,5 +43,5 @@ pub(crate) fn run(arguments: &Arguments, config: &Config) -> Result<(), Failure>
         config.relay.len(),
         config.coding.k,
         config.coding.n,
-    ))
+    ))?)
 }

@@ -10,7 +10,7 @@ use bpi_class::Class;
 use clap::Args;
 
 use crate::failure::Failure;
-use crate::output::print;
+use bpi_program::output::print;
 
 /// How often it is said how far it is.
 const SAY_EVERY: Duration = Duration::from_secs(2);
@@ -45,5 +45,5 @@ pub(crate) fn run(arguments: &Arguments, config: &Config) -> Result<(), Failure>
         written
     });
     let written = written.map_err(Box::new)?;
-    print(&format!("{written} receipts\n"))
+    Ok(print(&format!("{written} receipts\n"))?)
 }

@@ -9,7 +9,7 @@ use getrandom::SysRng;
 use rand_core::UnwrapErr;
 
 use crate::failure::Failure;
-use crate::output::print;
+use bpi_program::output::print;
 
 /// Make a key and print what others have to know of it
 #[derive(Args)]
@@ -36,5 +36,5 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     } else {
         PeerKey::create(&arguments.file)?.public()
     };
-    print(&format!("{}\n", hex::encode(public)))
+    Ok(print(&format!("{}\n", hex::encode(public)))?)
 }

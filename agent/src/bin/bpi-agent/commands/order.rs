@@ -11,7 +11,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 
 use crate::failure::Failure;
-use crate::output::{Format, print};
+use bpi_program::output::{Format, print};
 
 /// Run a container by the running agent, and wait for its evidence
 #[derive(Args)]

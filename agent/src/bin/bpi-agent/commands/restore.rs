@@ -9,7 +9,7 @@ use bpi_agent::restore::{Wanted, restore};
 use clap::Args;
 
 use crate::failure::Failure;
-use crate::output::{Format, print};
+use bpi_program::output::{Format, StdoutError, print};
 
 /// How often it is said how far it is.
 const SAY_EVERY: Duration = Duration::from_secs(2);
@@ -54,7 +54,7 @@ pub(crate) fn run(arguments: &Arguments, config: &Config) -> Result<(), Failure>
     match arguments.format {
         Format::Json => {
             let json =
-                serde_json::to_string_pretty(&restored).map_err(|error| Failure::Stdout { source: error.into() })?;
+                serde_json::to_string_pretty(&restored).map_err(|error| Failure::Stdout(StdoutError::new(error)))?;
             print(&format!("{json}\n"))?;
         }
         Format::Text => {

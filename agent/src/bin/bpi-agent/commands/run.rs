@@ -15,7 +15,6 @@ What it has acknowledged to itself is on disk: it may be ended at any moment, by
 pub(crate) struct Arguments {}
 
 pub(crate) fn run(_: &Arguments, config: Config) -> Result<(), Failure> {
-    let filter = tracing_subscriber::EnvFilter::new(&config.log_level);
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    bpi_program::log::start(&config.log_level);
     Ok(bpi_agent::run::run(config)?)
 }

@@ -5,7 +5,7 @@ use bpi_pinner::config::Config;
 use clap::Args;
 
 use crate::failure::Failure;
-use crate::output::{Format, print};
+use bpi_program::output::{Format, StdoutError, print};
 
 /// Check the configuration and the key
 #[derive(Args)]
@@ -19,7 +19,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
-    let unprintable = |error: String| Failure::Stdout { source: std::io::Error::other(error) };
+    let unprintable = |error: String| Failure::Stdout(StdoutError::new(error));
     match (arguments.print, arguments.format) {
         (true, Format::Text) => print(&toml::to_string(config).map_err(|error| unprintable(error.to_string()))?)?,
         (_, Format::Json) => {
@@ -33,10 +33,10 @@ pub(crate) fn run(arguments: &Arguments, config: &Config) -> Result<(), Failure>
         return Ok(());
     }
     let [agents, peers, validators] = config.members().map(|members| members.len());
-    print(&format!(
+    Ok(print(&format!(
         "pinner {} of chain {}: {agents} agents, {peers} other pinners, {validators} validators, {} relays\n",
         hex::encode(key.public()),
         config.chain,
         config.relay.len()
-    ))
+    ))?)
 }

@@ -5,7 +5,7 @@ use bpi_pinner::config::Config;
 use clap::Args;
 
 use crate::failure::Failure;
-use crate::output::print;
+use bpi_program::output::print;
 
 /// Make this pinner's key and print its entry for agents, validators and other pinners
 #[derive(Args)]
@@ -25,5 +25,5 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
     let key = if arguments.print { PeerKey::load(&config.key_file)? } else { PeerKey::create(&config.key_file)? };
     let region = arguments.region.as_ref().unwrap_or(&config.region).clone();
-    print(&format!("identity = \"{}\"\nregion = {}\n", hex::encode(key.public()), toml::Value::String(region)))
+    Ok(print(&format!("identity = \"{}\"\nregion = {}\n", hex::encode(key.public()), toml::Value::String(region)))?)
 }

@@ -15,7 +15,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use crate::failure::Failure;
-use crate::output::{Format, plain, print};
+use bpi_program::output::{Format, plain, print};
 
 /// Read, verify or export the log
 #[derive(Args)]
@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: &Arguments, config: &Config) -> Result<(), Failure>
         Command::List { from, count, format } => list(&catalogue, *from, *count, *format),
         Command::Verify => {
             let Head { length, digest } = catalogue.verify_log(|_, _| Ok::<(), CatalogueError>(()))?;
-            print(&format!("{length} entries are chained; the head is {}\n", hex::encode(digest)))
+            Ok(print(&format!("{length} entries are chained; the head is {}\n", hex::encode(digest)))?)
         }
         Command::Export { parquet } => export(&catalogue, parquet),
     }
@@ -70,7 +70,12 @@ fn export(catalogue: &Catalogue, path: &Path) -> Result<(), Failure> {
     let out = export.end().map_err(|error| refused(error.to_string()))?;
     let file = out.into_inner().map_err(|error| refused(error.to_string()))?;
     file.sync_all().map_err(|error| refused(error.to_string()))?;
-    print(&format!("{} entries are in {}; the head is {}\n", head.length, path.display(), hex::encode(head.digest)))
+    Ok(print(&format!(
+        "{} entries are in {}; the head is {}\n",
+        head.length,
+        path.display(),
+        hex::encode(head.digest)
+    ))?)
 }
 
 fn list(catalogue: &Catalogue, from: u64, count: u64, format: Format) -> Result<(), Failure> {

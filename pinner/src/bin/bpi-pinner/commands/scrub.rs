@@ -9,7 +9,7 @@ use clap::Args;
 
 use crate::ask::ask;
 use crate::failure::Failure;
-use crate::output::print;
+use bpi_program::output::print;
 
 /// Read all that is kept and check it
 #[derive(Args)]
@@ -27,14 +27,14 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
     if !arguments.offline {
         ask(&config.api, "POST", "/v1/scrub")?;
-        return print("the pinner reads all that it keeps; `bpi-pinner status` shows how far it is\n");
+        return Ok(print("the pinner reads all that it keeps; `bpi-pinner status` shows how far it is\n")?);
     }
     let key = PeerKey::load(&config.key_file)?;
     let opened = serve::open(config, key.public())?;
     let reader = Reader::new(opened.shards, opened.catalogue.clone());
     let (count, bad) = all(&reader, &opened.catalogue)?;
     match bad.is_empty() {
-        true => print(&format!("{count} shards are as they should be\n")),
+        true => Ok(print(&format!("{count} shards are as they should be\n"))?),
         false => Err(Failure::Bad { shards: bad }),
     }
 }

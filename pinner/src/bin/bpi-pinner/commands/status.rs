@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::ask::ask;
 use crate::failure::Failure;
-use crate::output::{Format, print};
+use bpi_program::output::{Format, print};
 
 /// Show how the running pinner does
 #[derive(Args)]
@@ -19,11 +19,11 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
     let body = ask(&config.api, "GET", "/v1/status")?;
     if arguments.format == Format::Json {
-        return print(&format!("{}\n", body.trim_end()));
+        return Ok(print(&format!("{}\n", body.trim_end()))?);
     }
     let said: Value = serde_json::from_str(&body).unwrap_or_default();
     let number = |path: &str| said.pointer(path).map_or_else(|| "-".to_owned(), Value::to_string);
-    print(&format!(
+    Ok(print(&format!(
         "batches    {}\nshards     {} kept, {} bad\nbytes      {} used, {} free\nunder way  {} batches, {} bytes\nscrubbed   everything within the last {} s\nlog        {} entries\nrelays     {} connected\n",
         number("/batches"),
         number("/shards/kept"),
@@ -35,5 +35,5 @@ pub(crate) fn run(arguments: &Arguments, config: &Config) -> Result<(), Failure>
         number("/unscrubbedS"),
         number("/log/length"),
         number("/relays"),
-    ))
+    ))?)
 }

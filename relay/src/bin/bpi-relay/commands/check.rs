@@ -4,7 +4,7 @@ use bpi_relay::config::Config;
 use clap::Args;
 
 use crate::failure::Failure;
-use crate::output::{Format, print};
+use bpi_program::output::{Format, StdoutError, print};
 
 /// Check the configuration and the files it names
 #[derive(Args)]
@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
-    let unprintable = |error: String| Failure::Stdout { source: std::io::Error::other(error) };
+    let unprintable = |error: String| Failure::Stdout(StdoutError::new(error));
     match (arguments.print, arguments.format) {
         (true, Format::Text) => print(&toml::to_string(config).map_err(|error| unprintable(error.to_string()))?)?,
         (_, Format::Json) => {
@@ -32,12 +32,12 @@ pub(crate) fn run(arguments: &Arguments, config: &Config) -> Result<(), Failure>
         return Ok(());
     }
     let networks = if config.networks.is_empty() { "all networks".to_owned() } else { config.networks.join(", ") };
-    print(&format!(
+    Ok(print(&format!(
         "listens at UDP {} and TCP {} for {networks}; up to {} connections, {} bytes and {} frames a second\n",
         config.listen.udp,
         config.listen.tcp,
         config.limits.connections,
         config.budget.bytes_per_s,
         config.budget.frames_per_s
-    ))
+    ))?)
 }

@@ -5,7 +5,7 @@ use clap_complete::Shell;
 
 use crate::Cli;
 use crate::failure::Failure;
-use crate::output::print;
+use bpi_program::output::print;
 
 /// Print a completion script
 #[derive(Args)]
@@ -17,5 +17,5 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut Cli::command(), "bpi-validator", &mut script);
-    print(&String::from_utf8_lossy(&script))
+    Ok(print(&String::from_utf8_lossy(&script))?)
 }

@@ -8,7 +8,7 @@ use bpi_validator::node::run;
 use clap::Args;
 
 use crate::failure::Failure;
-use crate::output::print;
+use bpi_program::output::{StdoutError, print};
 
 /// Check the configuration, the genesis and the keys
 #[derive(Args)]
@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, config: &Config) -> Result<(), Failure> {
     if arguments.print {
-        let text = toml::to_string(config).map_err(|error| Failure::Stdout { source: std::io::Error::other(error) })?;
+        let text = toml::to_string(config).map_err(|error| Failure::Stdout(StdoutError::new(error)))?;
         print(&text)?;
     }
     let genesis = Genesis::load(&config.genesis)?;
@@ -28,11 +28,11 @@ pub(crate) fn run(arguments: &Arguments, config: &Config) -> Result<(), Failure>
     let key = if config.observe { None } else { Some(KeyFile::load(&config.key_file)?) };
     let place = run::place(&genesis, key.as_ref().map(KeyFile::public_key), &peer.public())?;
     let agents = run::agents(config, &genesis, &peer.public())?.len();
-    print(&format!(
+    Ok(print(&format!(
         "chain {} ({}), {} validators at first, {} pinners; this node {place}, and hears {agents} agents\n",
         genesis.name,
         genesis.chain,
         genesis.periods[0].set.len(),
         genesis.pinners.len()
-    ))
+    ))?)
 }

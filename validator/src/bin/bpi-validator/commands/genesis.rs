@@ -8,7 +8,7 @@ use bpi_validator::node::now_ms;
 use clap::Args;
 
 use crate::failure::Failure;
-use crate::output::print;
+use bpi_program::output::{StdoutError, print};
 
 /// Print a genesis of these validators
 #[derive(Args)]
@@ -40,10 +40,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let (ceremony_heights, kept_s_min) = (arguments.ceremony_heights, arguments.kept_s_min);
     let rules = ChainRules { ceremony_heights, kept_s_min, ..ChainRules::default() };
     let text = Genesis::text(&arguments.name, time_ms, rules, members, pinners)
-        .map_err(|error| Failure::Stdout { source: std::io::Error::other(error) })?;
+        .map_err(|error| Failure::Stdout(StdoutError::new(error)))?;
     // It is read as a node will read it: what is printed can be used.
     Genesis::parse(Path::new("(to be printed)"), &text)?;
-    print(&text)
+    Ok(print(&text)?)
 }
 
 fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, Failure> {

@@ -8,7 +8,7 @@ use bpi_validator::node::genesis::Genesis;
 use clap::{Args, Subcommand};
 
 use crate::failure::Failure;
-use crate::output::print;
+use bpi_program::output::print;
 
 /// Look into the headers of a node that does not run
 #[derive(Args)]
@@ -38,11 +38,11 @@ pub(crate) fn run(arguments: &Arguments, config: &Config) -> Result<(), Failure>
     match arguments.command {
         Command::Check => {
             headers.check()?;
-            print(&format!(
+            Ok(print(&format!(
                 "{} headers, up to height {}, follow one another\n",
                 headers.tip().height.0 + 1,
                 headers.tip().height
-            ))
+            ))?)
         }
         Command::List { from, count } => {
             if from > headers.tip().height.0 {

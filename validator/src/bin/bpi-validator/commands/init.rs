@@ -6,7 +6,7 @@ use bpi_validator::node::run;
 use clap::Args;
 
 use crate::failure::Failure;
-use crate::output::print;
+use bpi_program::output::print;
 
 /// Make the data directory
 #[derive(Args)]
@@ -18,5 +18,5 @@ pub(crate) struct Arguments {}
 pub(crate) fn run(_: &Arguments, config: &Config) -> Result<(), Failure> {
     let genesis = Genesis::load(&config.genesis)?;
     run::init(config, &genesis)?;
-    print(&format!("{} is ready for chain {} ({})\n", config.data_dir.display(), genesis.name, genesis.chain))
+    Ok(print(&format!("{} is ready for chain {} ({})\n", config.data_dir.display(), genesis.name, genesis.chain))?)
 }

@@ -9,7 +9,7 @@ use bpi_validator::node::genesis::Member;
 use clap::Args;
 
 use crate::failure::Failure;
-use crate::output::print;
+use bpi_program::output::{StdoutError, print};
 
 /// Make this node's keys and print its part of a genesis
 #[derive(Args)]
@@ -38,6 +38,6 @@ pub(crate) fn run(arguments: &Arguments, config: &Config) -> Result<(), Failure>
         weight: arguments.weight,
         region: arguments.region.clone(),
     };
-    let text = toml::to_string(&member).map_err(|error| Failure::Stdout { source: std::io::Error::other(error) })?;
-    print(&text)
+    let text = toml::to_string(&member).map_err(|error| Failure::Stdout(StdoutError::new(error)))?;
+    Ok(print(&text)?)
 }

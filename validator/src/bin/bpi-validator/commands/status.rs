@@ -9,7 +9,7 @@ use bpi_validator::node::config::{ApiAddress, Config};
 use clap::Args;
 
 use crate::failure::Failure;
-use crate::output::{Format, print};
+use bpi_program::output::{Format, print};
 
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -29,15 +29,15 @@ pub(crate) fn run(arguments: &Arguments, config: &Config) -> Result<(), Failure>
     let no_answer = |reason: String| Failure::NoAnswer { address: address.clone(), reason };
     let body = get(config, "/v1/status").map_err(|error| no_answer(error.to_string()))?;
     if arguments.format == Format::Json {
-        return print(&format!("{body}\n"));
+        return Ok(print(&format!("{body}\n"))?);
     }
     let said: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(&body).map_err(|error| no_answer(error.to_string()))?;
-    said.iter().try_for_each(|(name, value)| match value.as_str() {
-        Some(text) => print(&format!("{name:<12} {}\n", crate::output::plain(text))),
+    Ok(said.iter().try_for_each(|(name, value)| match value.as_str() {
+        Some(text) => print(&format!("{name:<12} {}\n", bpi_program::output::plain(text))),
         None if value.is_null() => print(&format!("{name:<12} none\n")),
         None => print(&format!("{name:<12} {value}\n")),
-    })
+    })?)
 }
 
 /// The body of an answer, over HTTP/1.0: it ends with the connection.

@@ -5,7 +5,7 @@ use bpi_validator::node::genesis::Genesis;
 use clap::Args;
 
 use crate::failure::Failure;
-use crate::output::print;
+use bpi_program::output::print;
 
 /// Print the entry of this chain for trust files
 #[derive(Args)]
@@ -25,5 +25,5 @@ pub(crate) fn run(_: &Arguments, config: &Config) -> Result<(), Failure> {
     if !pinners.is_empty() {
         chain["pinners"] = pinners.into();
     }
-    print(&format!("{chain}\n"))
+    Ok(print(&format!("{chain}\n"))?)
 }
