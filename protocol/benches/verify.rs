@@ -1,15 +1,23 @@
 //! How long it takes to judge evidence in process, and to write and read canonical bytes.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
+
+#[path = "../tests/protocol/anchored.rs"]
+#[allow(dead_code)]
+mod anchored;
+#[path = "../tests/consensus/cluster.rs"]
+#[allow(dead_code)]
+mod cluster;
 
 use std::hint::black_box;
 
+use anchored::Available;
 use bpi_conformance::mutants::Truth;
 use bpi_conformance::story::{Signer, run, short};
 use bpi_protocol::canonical;
 use bpi_protocol::evidence::Evidence;
 use bpi_protocol::run::Run;
 use bpi_protocol::trust::Trust;
-use bpi_protocol::verify::{Level, verify};
+use bpi_protocol::verify::{Level, Verifier, verify};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn judging(criterion: &mut Criterion) {
@@ -32,6 +40,17 @@ fn judging(criterion: &mut Criterion) {
             });
         });
     }
+    // Nine validators and three pinners; their keys, the seal and the pinners' signatures are part of it.
+    let made = Available::new();
+    let evidence = made.anchored.evidence.clone().with_finality(made.anchored.proof.clone());
+    let (files, trust) = (evidence.with_availability(made.proof.clone()).to_files(), made.trust());
+    let judge = |verifier: &mut Verifier<'_>| {
+        let evidence = Evidence::from_files(black_box(files.clone())).expect("sound files");
+        assert_eq!(verifier.judge(&evidence, None, Level::Final).exit_code(), 0);
+    };
+    group.bench_function("final", |bencher| bencher.iter(|| judge(&mut Verifier::new(&trust))));
+    let mut verifier = Verifier::new(&trust);
+    group.bench_function("final, of a header that was judged before", |bencher| bencher.iter(|| judge(&mut verifier)));
     group.finish();
 }
 

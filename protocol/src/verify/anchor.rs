@@ -1,10 +1,13 @@
 //! Whether the receipt is in the log of a final header. The path says where it is, the seal that a quorum of a trusted set says so.
 
+use std::collections::BTreeMap;
+
 use super::Falsehood;
 use super::report::Finding;
-use crate::consensus::bls::Keys;
+use crate::consensus::bls::{KeyError, Keys};
+use crate::consensus::bytes::Writer;
 use crate::consensus::header::Header;
-use crate::consensus::ids::ChainId;
+use crate::consensus::ids::{ChainId, SetDigest};
 use crate::consensus::light::check_final;
 use crate::consensus::seal::Seal;
 use crate::consensus::validators::ValidatorSet;
@@ -17,12 +20,25 @@ const NO_CHAIN: &str =
     "the trust file names no chain, and validators inside the evidence are never trusted for being there";
 const NO_GROUP: &str = "the seal is by threshold, and the trust file names no groupKey of its chain";
 
+/// Seals that are remembered, at most.
+const FOUND_MAX: usize = 4096;
+
+/// What was found of sets and seals: looking into a set's keys and checking a seal take milliseconds, and many receipts share both.
+#[derive(Debug, Default)]
+pub(super) struct Seals {
+    /// Of sets that the trust file knows, so they are as many at most.
+    keys: BTreeMap<SetDigest, Result<Keys, KeyError>>,
+    /// By chain, header, set and seal.
+    found: BTreeMap<Vec<u8>, Finding>,
+}
+
 /// What is found about inclusion and about finality.
-pub(super) fn findings(evidence: &Evidence, trust: &Trust) -> (Finding, Finding) {
+pub(super) fn findings(evidence: &Evidence, trust: &Trust, seals: &mut Seals) -> (Finding, Finding) {
     let Some(proof) = &evidence.finality else {
         return (Finding::Unknown(NO_PROOF.to_owned()), Finding::Unknown(NO_PROOF.to_owned()));
     };
-    let finality = finality(proof, trust);
+    let Finality { chain, header, seal, set, .. } = proof;
+    let finality = seals.final_header(*chain, header, seal, set, trust);
     (inclusion(proof, evidence, &finality), finality)
 }
 
@@ -38,38 +54,65 @@ fn inclusion(proof: &Finality, evidence: &Evidence, finality: &Finding) -> Findi
     }
 }
 
-fn finality(proof: &Finality, trust: &Trust) -> Finding {
-    let Finality { chain, header, seal, set, .. } = proof;
-    final_header(*chain, header, seal, set, trust)
-}
-
-/// Whether a header is final, by whom the trust file names.
-pub(super) fn final_header(chain: ChainId, header: &Header, seal: &Seal, set: &ValidatorSet, trust: &Trust) -> Finding {
-    if !trust.has_chains() {
-        return Finding::Unknown(NO_CHAIN.to_owned());
-    }
-    let Some(trusted) = trust.chain(&chain) else { return Finding::False(Falsehood::UnknownChain { chain }) };
-    let (keys, by) = match seal {
-        Seal::Votes(votes) => {
-            // Before its keys are looked into: who is not trusted makes nobody check 128 proofs of possession.
-            let digest = set.digest();
-            if !trusted.sets.contains(&digest) {
-                return Finding::Unknown(format!(
-                    "it is sealed by validator set {digest}, which the trust file does not know"
-                ));
-            }
-            match Keys::new(set) {
-                Ok(keys) => (keys, format!("{} of {} validators", votes.signers.len(), set.len())),
-                Err(error) => return Finding::False(Falsehood::SetKeys(error)),
-            }
+impl Seals {
+    /// Whether a header is final, by whom the trust file names.
+    pub(super) fn final_header(
+        &mut self,
+        chain: ChainId,
+        header: &Header,
+        seal: &Seal,
+        set: &ValidatorSet,
+        trust: &Trust,
+    ) -> Finding {
+        let mut key = Writer::new();
+        key.bytes(&chain.0).bytes(&header.digest().0).bytes(&set.digest().0);
+        seal.write(&mut key);
+        let key = key.done();
+        if let Some(found) = self.found.get(&key) {
+            return found.clone();
         }
-        Seal::Threshold { .. } => match &trusted.group {
-            Some(keys) => (keys.clone(), format!("the key that its {} validators share", set.len())),
-            None => return Finding::Unknown(NO_GROUP.to_owned()),
-        },
-    };
-    match check_final(chain, header, seal, set, &keys) {
-        Ok(()) => Finding::True(format!("final at height {} of chain {chain} by {by}", header.height)),
-        Err(source) => Finding::False(Falsehood::NotFinal { height: header.height.0, source }),
+        let found = self.look_into(chain, header, seal, set, trust);
+        if self.found.len() >= FOUND_MAX {
+            self.found.clear();
+        }
+        self.found.insert(key, found.clone());
+        found
+    }
+
+    fn look_into(
+        &mut self,
+        chain: ChainId,
+        header: &Header,
+        seal: &Seal,
+        set: &ValidatorSet,
+        trust: &Trust,
+    ) -> Finding {
+        if !trust.has_chains() {
+            return Finding::Unknown(NO_CHAIN.to_owned());
+        }
+        let Some(trusted) = trust.chain(&chain) else { return Finding::False(Falsehood::UnknownChain { chain }) };
+        let (keys, by) = match seal {
+            Seal::Votes(votes) => {
+                // Before its keys are looked into: who is not trusted makes nobody check 128 proofs of possession.
+                let digest = set.digest();
+                if !trusted.sets.contains(&digest) {
+                    return Finding::Unknown(format!(
+                        "it is sealed by validator set {digest}, which the trust file does not know"
+                    ));
+                }
+                match self.keys.entry(digest).or_insert_with(|| Keys::new(set)) {
+                    Ok(keys) => (&*keys, format!("{} of {} validators", votes.signers.len(), set.len())),
+                    Err(error) => return Finding::False(Falsehood::SetKeys(*error)),
+                }
+            }
+            Seal::Threshold { .. } => match &trusted.group {
+                Some(keys) => (keys, format!("the key that its {} validators share", set.len())),
+                None => return Finding::Unknown(NO_GROUP.to_owned()),
+            },
+        };
+        match check_final(chain, header, seal, set, keys) {
+            Ok(()) => Finding::True(format!("final at height {} of chain {chain} by {by}", header.height)),
+            Err(source) => Finding::False(Falsehood::NotFinal { height: header.height.0, source }),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Whether a receipt's data can be had: pinners have signed that they keep enough of its shards, and a final header says that validators have seen that.
 
 use super::Falsehood;
-use super::anchor::final_header;
+use super::anchor::Seals;
 use super::report::Finding;
 use crate::availability::proof::Availability;
 use crate::evidence::Evidence;
@@ -12,12 +12,12 @@ const NO_PROOF: &str = "no availability.bin is part of this evidence";
 const DAY_S: u64 = 86_400;
 
 /// What is found, after `finality` was found of the header of finality.bin.
-pub(super) fn finding(evidence: &Evidence, trust: &Trust, finality: &Finding) -> Finding {
+pub(super) fn finding(evidence: &Evidence, trust: &Trust, finality: &Finding, seals: &mut Seals) -> Finding {
     let Some(proof) = &evidence.availability else { return Finding::Unknown(NO_PROOF.to_owned()) };
     let Some(anchor) = &evidence.finality else {
         return Finding::Unknown("without finality.bin nobody says which chain commits to it".to_owned());
     };
-    judge(proof, anchor, evidence, trust, finality).unwrap_or_else(Finding::False)
+    judge(proof, anchor, evidence, trust, finality, seals).unwrap_or_else(Finding::False)
 }
 
 fn judge(
@@ -26,6 +26,7 @@ fn judge(
     evidence: &Evidence,
     trust: &Trust,
     finality: &Finding,
+    seals: &mut Seals,
 ) -> Result<Finding, Falsehood> {
     let batch = &proof.attestation.batch;
     if batch.tenant != anchor.tenant {
@@ -40,7 +41,8 @@ fn judge(
     let pinners = trust.chain(&anchor.chain).and_then(|chain| chain.pinners.as_ref());
     let counts = |pinner: &[u8; 32]| pinners.is_none_or(|pinners| pinners.contains(pinner));
     proof.attestation.check(anchor.chain, made_s, counts).map_err(Falsehood::Attestation)?;
-    let of_its_own = proof.sealed.as_ref().map(|it| final_header(anchor.chain, &it.header, &it.seal, &it.set, trust));
+    let of_its_own = proof.sealed.as_ref();
+    let of_its_own = of_its_own.map(|it| seals.final_header(anchor.chain, &it.header, &it.seal, &it.set, trust));
     match of_its_own.as_ref().unwrap_or(finality) {
         Finding::True(_) => {}
         Finding::Unknown(why) => return Ok(Finding::Unknown(format!("its header, of height {height}: {why}"))),

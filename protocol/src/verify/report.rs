@@ -192,6 +192,7 @@ impl Serialize for Status {
 }
 
 /// How a rung was found: true and why, false and how, or why it could not be checked.
+#[derive(Clone, Debug)]
 pub(super) enum Finding {
     True(String),
     False(Falsehood),

@@ -68,6 +68,10 @@ fn a_proof_of_possession_of_another_key_is_refused() {
     assert!(Keys::new(&ValidatorSet::new(Epoch(0), vec![first, second]).unwrap()).is_ok());
     let stolen = Validator { possession: first.possession, ..second };
     assert_eq!(refused(vec![first, stolen]), KeyError::Possession { index: 1 });
+    // Both proofs are there, and their sum is what it should be: each of the other's key.
+    let [mut one, mut other] = [validator(2), validator(3)];
+    std::mem::swap(&mut one.possession, &mut other.possession);
+    assert_eq!(refused(vec![first, one, other]), KeyError::Possession { index: 1 });
     for possession in [Signature(infinity()), Signature([0; 48]), Signature([0xff; 48])] {
         assert_eq!(refused(vec![Validator { possession, ..first }]), KeyError::Possession { index: 0 });
     }

@@ -1,79 +1,24 @@
 //! Evidence whose data can be had: pinners have signed, and a final header commits to what they signed.
 
-use bpi_protocol::availability::attestation::{Acknowledgement, Attestation, AttestationError, Batch, ShardSet};
-use bpi_protocol::availability::coding::Coding;
+use bpi_protocol::availability::attestation::AttestationError;
 use bpi_protocol::availability::proof::{AVAILABILITY_BYTES_MAX, Availability};
 use bpi_protocol::consensus::header::Header;
-use bpi_protocol::consensus::ids::{Height, TimeMs};
+use bpi_protocol::consensus::ids::Height;
 use bpi_protocol::evidence::{AVAILABILITY_FILE, Evidence};
 use bpi_protocol::log::leaf::TenantId;
-use bpi_protocol::log::proof::{Inclusion, ProofError};
-use bpi_protocol::log::{Log, leaf_hash};
+use bpi_protocol::log::proof::ProofError;
 use bpi_protocol::mesh::validator::Sealed;
 use bpi_protocol::trust::Trust;
 use bpi_protocol::verify::{Falsehood, Level, Report, RowName, Status, verify};
-use ed25519_dalek::{Signer as _, SigningKey};
 
-use crate::finality::{Anchored, TENANT, row};
-
-const MADE_S: u64 = 1_700_000_000;
-const MONTH_S: u64 = 30 * 86_400;
-
-/// A receipt of a final header that commits to its batch, which three pinners keep.
-struct Available {
-    anchored: Anchored,
-    proof: Availability,
-    pinners: Vec<SigningKey>,
-}
+use crate::anchored::{Anchored, Available, MADE_S, TENANT};
+use crate::finality::row;
 
 impl Available {
-    fn new() -> Self {
-        let mut anchored = Anchored::new();
-        let mut receipts = Log::new();
-        receipts.append(leaf_hash(b"another"));
-        receipts.append(anchored.proof.leaf_hash(anchored.evidence.receipt()).0);
-        let coding = Coding::new(4, 12, 9_000).unwrap();
-        let receipts_root = receipts.head().root;
-        let batch = Batch { tenant: TENANT, coding, da_root: [5; 32], receipts: 2, receipts_root };
-        let mut pinners: Vec<_> = (1..4).map(|seed| SigningKey::from_bytes(&[seed; 32])).collect();
-        pinners.sort_by_key(|key| key.verifying_key().to_bytes());
-        let mut proof = Availability {
-            attestation: Attestation { batch, acknowledgements: Vec::new() },
-            attested: Inclusion { index: 0, size: 1, path: Vec::new() },
-            receipt: receipts.prove_inclusion(1, 2).unwrap(),
-            sealed: None,
-        };
-        for (key, first) in pinners.iter().zip([0, 3, 6]) {
-            let shards: ShardSet = (first..first + 3).collect();
-            let until_s = MADE_S + MONTH_S;
-            let statement = Acknowledgement::statement(anchored.proof.chain, &batch, shards, until_s);
-            let (pinner, signature) = (key.verifying_key().to_bytes(), key.sign(&statement).to_bytes());
-            proof.attestation.acknowledgements.push(Acknowledgement { pinner, shards, until_s, signature });
-        }
-        anchored.proof.header.time = TimeMs(MADE_S * 1000);
-        let mut made = Self { anchored, proof, pinners };
-        made.commit();
-        made
-    }
-
-    /// The header commits to the attestation beside another one, and is sealed again.
-    fn commit(&mut self) {
-        let mut tree = Log::new();
-        tree.append(leaf_hash(b"another batch"));
-        tree.append(self.proof.attestation.leaf_hash());
-        self.proof.attested = tree.prove_inclusion(1, 2).unwrap();
-        self.anchored.proof.header.da_root = tree.head().root;
-        self.anchored.proof.seal = self.anchored.seal(self.anchored.proof.header);
-    }
-
     fn judge(&self, proof: &Availability, trust: &Trust) -> Report {
         let evidence = self.anchored.evidence.clone().with_finality(self.anchored.proof.clone());
         let files = evidence.with_availability(proof.clone()).to_files();
         verify(&Evidence::from_files(files).unwrap(), trust, Level::Final)
-    }
-
-    fn trust(&self) -> Trust {
-        Anchored::trust(self.anchored.chain())
     }
 }
 

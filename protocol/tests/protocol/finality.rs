@@ -1,78 +1,31 @@
 //! Evidence that is anchored: the receipt is in the log of a header that a quorum has sealed.
 
-use bpi_conformance::mutants::Truth;
 use bpi_protocol::consensus::header::{Header, LogHead};
 use bpi_protocol::consensus::ids::{ChainId, Epoch, Height, Round, TimeMs, ValidatorIndex};
-use bpi_protocol::consensus::light::{StepError, chain_of, genesis};
+use bpi_protocol::consensus::light::StepError;
 use bpi_protocol::consensus::scheme::Signer as _;
 use bpi_protocol::consensus::seal::{Seal, SealError, Votes, VotesError};
 use bpi_protocol::consensus::statement::{self, Place};
 use bpi_protocol::consensus::validators::ValidatorSet;
 use bpi_protocol::evidence::{Evidence, EvidenceError, FINALITY_FILE};
 use bpi_protocol::finality::{FINALITY_BYTES_MAX, Finality};
-use bpi_protocol::log::leaf::{Leaf, TenantId};
+use bpi_protocol::log::LEAVES_MAX;
+use bpi_protocol::log::leaf::TenantId;
 use bpi_protocol::log::proof::{Inclusion, ProofError};
-use bpi_protocol::log::{LEAVES_MAX, Log, leaf_hash};
 use bpi_protocol::trust::{Trust, TrustError};
-use bpi_protocol::verify::{Falsehood, Level, Report, RowName, Status, verify};
+use bpi_protocol::verify::{Falsehood, Level, Report, RowName, Status, Verifier, verify};
 use proptest::prelude::*;
 use serde_json::json;
 
+use crate::anchored::{Anchored, TENANT, trust_file};
 use crate::cluster::{Cluster, secret, signers, validator};
 
-pub(crate) const TENANT: TenantId = TenantId([0x7e; 16]);
-
-/// A chain of nine validators (quorum 6) whose header of height 7 has the receipt as leaf 4 of 9.
-pub(crate) struct Anchored {
-    pub(crate) cluster: Cluster,
-    pub(crate) evidence: Evidence,
-    pub(crate) proof: Finality,
-}
-
 impl Anchored {
-    pub(crate) fn new() -> Self {
-        let evidence = Evidence::of(&Truth::default().records).unwrap();
-        let cluster = Cluster::new(0, 1, 9);
-        let genesis = genesis(&cluster.set, TimeMs(1_000));
-        let mut log = Log::new();
-        for other in 0..9_u8 {
-            let receipt = Leaf::of(TENANT, evidence.receipt()).leaf_hash().0;
-            log.append(if other == 4 { receipt } else { leaf_hash(&[other]) });
-        }
-        let header = Header { height: Height(7), receipts: log.head(), ..genesis };
-        let (inclusion, set) = (log.prove_inclusion(4, 9).unwrap(), cluster.set.clone());
-        let seal = Seal::Threshold { round: Round(0), signature: secret(1).sign(&[]) };
-        let proof = Finality { chain: chain_of(&genesis), tenant: TENANT, header, seal, set, inclusion };
-        let mut made = Self { cluster, evidence, proof };
-        made.proof.seal = made.seal(made.proof.header);
-        made
-    }
-
-    pub(crate) fn seal(&self, header: Header) -> Seal {
-        let place = Place { chain: self.proof.chain, height: header.height };
-        self.cluster.seal(place, Round(0), &header, signers(0..6))
-    }
-
-    /// The trust file of the evidence, with the chain as it is given.
-    pub(crate) fn trust(chains: serde_json::Value) -> Trust {
-        Trust::parse(&trust_file(chains)).unwrap()
-    }
-
-    pub(crate) fn chain(&self) -> serde_json::Value {
-        json!([{ "id": self.proof.chain.to_string(), "validatorSets": [self.cluster.set.digest().to_string()] }])
-    }
-
     fn judge(&self, proof: Finality, trust: &Trust) -> Report {
         // Through bytes, as it comes from a folder.
         let files = self.evidence.clone().with_finality(proof).to_files();
         verify(&Evidence::from_files(files).unwrap(), trust, Level::Included)
     }
-}
-
-fn trust_file(chains: serde_json::Value) -> Vec<u8> {
-    let mut file: serde_json::Value = serde_json::from_slice(&Truth::default().trust_json()).unwrap();
-    file["chains"] = chains;
-    serde_json::to_vec(&file).unwrap()
 }
 
 pub(crate) fn row(report: &Report, name: RowName) -> (Status, String) {
@@ -89,6 +42,24 @@ fn a_receipt_in_the_log_of_a_header_that_a_trusted_quorum_has_sealed_is_final() 
     let leaf = format!("leaf 4 of 9 in the log, for tenant {TENANT}");
     assert_eq!(row(&report, RowName::Inclusion), (Status::Pass, leaf));
     assert_eq!(report.exit_code(), 0, "{report}");
+}
+
+#[test]
+fn what_was_found_of_a_seal_is_believed_of_that_seal_alone() {
+    let made = Anchored::new();
+    let trust = Anchored::trust(made.chain());
+    let mut verifier = Verifier::new(&trust);
+    let mut judge = |proof: &Finality| {
+        let evidence = made.evidence.clone().with_finality(proof.clone());
+        verifier.judge(&evidence, None, Level::Included).exit_code()
+    };
+    let later = Header { height: Height(8), ..made.proof.header };
+    let of_another = Finality { seal: made.seal(later), ..made.proof.clone() };
+    let of_nobody = Finality { header: later, ..made.proof.clone() };
+    for _ in 0..2 {
+        assert_eq!([judge(&made.proof), judge(&of_another), judge(&of_nobody)], [0, 1, 1]);
+        assert_eq!(judge(&Finality { chain: ChainId([1; 32]), ..made.proof.clone() }), 1);
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The protocol as its users see it.
 #![allow(clippy::unwrap_used)]
 
+mod anchored;
 mod availability;
 mod canonical;
 mod chain;

@@ -9,7 +9,7 @@ use bpi_protocol::digest::Sha256Digest;
 use bpi_protocol::evidence::{CHAIN_FILE, Evidence};
 use bpi_protocol::redaction::Redaction;
 use bpi_protocol::trust::Trust;
-use bpi_protocol::verify::{Falsehood, Level, Report, RowName, Ruling, Status, verify, verify_redacted};
+use bpi_protocol::verify::{Falsehood, Level, Report, RowName, Ruling, Status, Verifier, verify};
 
 struct Story {
     files: BTreeMap<String, Vec<u8>>,
@@ -38,7 +38,7 @@ impl Story {
         if !kept.is_empty() {
             files.insert(CHAIN_FILE.to_owned(), kept.into_bytes());
         }
-        verify_redacted(&Evidence::from_files(files).unwrap(), Some(redaction), &self.trust, Level::Chained)
+        Verifier::new(&self.trust).judge(&Evidence::from_files(files).unwrap(), Some(redaction), Level::Chained)
     }
 
     fn hide(&self, hidden: &[u64]) -> Report {

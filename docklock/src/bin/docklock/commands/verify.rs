@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use bpi_protocol::evidence::{BUNDLE_FILE, Evidence, FILES};
 use bpi_protocol::redaction::{REDACTION_BYTES_MAX, REDACTION_FILE, Redaction};
 use bpi_protocol::trust::{TRUST_BYTES_MAX, Trust};
-use bpi_protocol::verify::{Level, Report, verify_redacted};
+use bpi_protocol::verify::{Level, Report, Verifier};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 
@@ -150,7 +150,7 @@ pub(crate) fn trusted(path: Option<&Path>) -> Result<Trust, Failure> {
 /// The ladder of the evidence that was read from `path`.
 pub(crate) fn judge(path: &Path, evidence: &Evidence, trust: &Trust, level: Level) -> Result<Report, Failure> {
     let redaction = read_redaction(path)?;
-    Ok(verify_redacted(evidence, redaction.as_ref(), trust, level))
+    Ok(Verifier::new(trust).judge(evidence, redaction.as_ref(), level))
 }
 
 pub(crate) fn as_json(report: &Report) -> serde_json::Value {
