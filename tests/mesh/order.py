@@ -4,13 +4,10 @@ verifies offline. What it is asked wrongly it refuses with a sentence; a contain
 import argparse
 import json
 import pathlib
-import shutil
 import subprocess
 import sys
-import tempfile
 
 import world
-from world import cluster
 
 
 def order(mesh, *words):
@@ -20,9 +17,14 @@ def order(mesh, *words):
     return done.returncode, json.loads(done.stdout) if done.stdout.startswith("{") else {}, done.stderr
 
 
-def cases(mesh):
+def image(mesh):
+    """The digest of the image that the mesh has."""
     listed = subprocess.run(mesh.ctr("images", "ls"), capture_output=True, text=True, check=True).stdout
-    digest = next(word for line in listed.splitlines() if line.startswith(world.IMAGE) for word in line.split() if word.startswith("sha256:"))
+    return next(word for line in listed.splitlines() if line.startswith(world.IMAGE) for word in line.split() if word.startswith("sha256:"))
+
+
+def cases(mesh):
+    digest = image(mesh)
     (mesh.folder / "input").mkdir()
     (mesh.folder / "input/name").write_text("somebody\n")
     status, said, went = order(mesh, digest, "--profile", "strict", "--input", f"{mesh.folder}/input:/in", "--env", "GREETING=hello",
@@ -70,25 +72,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--programs", required=True, type=pathlib.Path)
     arguments = parser.parse_args()
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="bpi-order-"))
-    mesh = world.Mesh(arguments.programs, folder)
-    passed = failed = 0
-    try:
-        mesh.start()
-        for name, holds, said in cases(mesh):
-            passed, failed = passed + bool(holds), failed + (not holds)
-            print(f"{'ok' if holds else 'FAIL'} {name}{'' if holds else f': {said}'}", flush=True)
-    except (cluster.ClusterError, KeyError, OSError) as error:
-        failed += 1
-        print(f"FAIL {error!r}")
-    finally:
-        mesh.stop()
-    if failed:
-        print(f"   kept: {folder}")
-    else:
-        shutil.rmtree(folder)
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+    return world.show("bpi-order-", arguments.programs, cases)
 
 
 if __name__ == "__main__":

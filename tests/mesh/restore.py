@@ -5,10 +5,8 @@ import argparse
 import filecmp
 import json
 import pathlib
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 
 import world
@@ -89,25 +87,7 @@ def main():
     parser.add_argument("--programs", required=True, type=pathlib.Path)
     parser.add_argument("--containers", type=int, default=12)
     arguments = parser.parse_args()
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="bpi-restore-"))
-    mesh = world.Mesh(arguments.programs, folder)
-    passed = failed = 0
-    try:
-        mesh.start()
-        for name, holds, said in cases(mesh, arguments.containers):
-            passed, failed = passed + bool(holds), failed + (not holds)
-            print(f"{'ok' if holds else 'FAIL'} {name}{'' if holds else f': {said}'}", flush=True)
-    except cluster.ClusterError as error:
-        failed += 1
-        print(f"FAIL {error}")
-    finally:
-        mesh.stop()
-    if failed:
-        print(f"   kept: {folder}")
-    else:
-        shutil.rmtree(folder)
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+    return world.show("bpi-restore-", arguments.programs, lambda mesh: cases(mesh, arguments.containers))
 
 
 if __name__ == "__main__":

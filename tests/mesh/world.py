@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 
@@ -39,7 +40,7 @@ class Member:
 class Mesh:
     """So many of each. Nothing runs until `start`."""
 
-    def __init__(self, programs, folder, validators=4, relays=2, pinners=3, k=4, n=12, class_url="sqlite:class.db", batch_ms=200, stores=()):
+    def __init__(self, programs, folder, validators=4, relays=2, pinners=3, k=4, n=12, class_url="sqlite:class.db", batch_ms=200, stores=(), pinner_fields=""):
         self.programs, self.folder = pathlib.Path(programs).resolve(), pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.pinners = [Member(f"p{number}", "bpi-pinner", self.folder / f"p{number}") for number in range(pinners)]
@@ -57,6 +58,7 @@ class Mesh:
             self.net.issue(f"{member.program.removeprefix('bpi-')}/{member.name}", member.folder / "svid.pem", seconds=7 * 86400)
         self.ports = cluster.free_ports(1 + pinners)
         self.coding, self.class_url, self.batch_ms, self.stores = (k, n), class_url, batch_ms, list(stores)
+        self.pinner_fields = pinner_fields
         self.containerd = None
 
     def say(self, program, *words):
@@ -80,7 +82,7 @@ class Mesh:
             pinner.config.write_text(
                 f'chain = "{chain}"\nkey_file = "pinner.key"\ndata_dir = "data"\napi = "127.0.0.1:{self.ports[1 + at]}"\n{store}'
                 f'[[agent]]\nkey = "{self.identity}"\ntenants = ["*"]\n{peers}'
-                + "".join(f'[[validator]]\nkey = "{key}"\n' for key in keys) + self.common())
+                + "".join(f'[[validator]]\nkey = "{key}"\n' for key in keys) + self.common() + self.pinner_fields)
         k, n = self.coding
         self.agent.config.write_text(
             f'chain = "{chain}"\ntrust_file = "../trust.json"\npeer_key_file = "agent.key"\nspool_dir = "../spool"\noutbox_dir = "outbox"\n'
@@ -107,7 +109,7 @@ class Mesh:
         self.docklock = self.folder / "docklock.toml"
         self.docklock.write_text(
             f'host_id = "{HOST}"\nkey_file = "{self.folder}/host.key"\nstate_dir = "{self.folder}/state"\nspool_dir = "{self.folder}/spool"\n'
-            f'profiles_dir = "{self.folder}/profiles"\nagent_socket = "{self.agent.folder}/agent.sock"\n')
+            f'profiles_dir = "{self.folder}/profiles"\nstage_dir = "{self.folder}/stage"\nagent_socket = "{self.agent.folder}/agent.sock"\n')
         if not (self.folder / "host.key").exists():
             self.say("docklock", "--config", self.docklock, "keygen", "--key-file", self.folder / "host.key")
 
@@ -241,3 +243,26 @@ class Mesh:
         mounts = [line.split()[1] for line in pathlib.Path("/proc/mounts").read_text().splitlines()]
         for mount in sorted((mount for mount in mounts if mount.startswith(f"{self.folder}/")), reverse=True):
             subprocess.run(["umount", "-l", mount], capture_output=True)
+
+
+def show(prefix, programs, cases, containers=True, keep=False, **size):
+    """Starts a mesh, prints what `cases(mesh)` yields, (name, holds, what was said), and gives the exit status. The folders stay when something failed."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix=prefix))
+    mesh = Mesh(programs, folder, **size)
+    passed = failed = 0
+    try:
+        mesh.start(containers)
+        for name, holds, said in cases(mesh):
+            passed, failed = passed + bool(holds), failed + (not holds)
+            print(f"{'ok' if holds else 'FAIL'} {name}{'' if holds else f': {said}'}", flush=True)
+    except (cluster.ClusterError, KeyError, OSError) as error:
+        failed += 1
+        print(f"FAIL {error!r}")
+    finally:
+        mesh.stop()
+    if failed or keep:
+        print(f"   kept: {folder}")
+    else:
+        shutil.rmtree(folder)
+    print(f"{passed} passed, {failed} failed")
+    return 1 if failed else 0

@@ -74,7 +74,7 @@ pub(crate) struct Arguments {
     /// Image as an OCI layout, a folder or a tar (`ctr images export`); its manifest has to have the receipt's digest
     #[arg(long, value_name = "FILE", group = "root")]
     image: Option<PathBuf>,
-    /// Take the image from containerd, by the program `ctr` [namespace default: the receipt's boundary]
+    /// Take the image from containerd's content store, by the program `ctr` [namespace default: the receipt's boundary]
     #[arg(long, value_name = "NAMESPACE", group = "root", num_args = 0..=1, default_missing_value = "")]
     from_containerd: Option<String>,
     /// The configuration in its normal form
@@ -123,25 +123,9 @@ pub(crate) fn run(arguments: &Arguments, config: Option<&Path>) -> Result<u8, Fa
     refuse_another_build(&first.run)?;
     let mut notes = Vec::new();
     let stage = Stage::make(&config.stage_dir)?;
-    let (lower, borrowed) = lower(arguments, &first, &stage, &mut notes)?;
-    let outcome = again(arguments, &config, first, stage, lower, notes);
-    // The mount of containerd's is given back whatever became of the run.
-    match (outcome, borrowed.map_or(Ok(()), containerd::Borrowed::give_back)) {
-        (Ok(status), Ok(())) => Ok(status),
-        (Err(failure), _) | (_, Err(failure)) => Err(failure),
-    }
-}
-
-fn again(
-    arguments: &Arguments,
-    config: &Config,
-    first: First,
-    stage: Stage,
-    lower: Vec<PathBuf>,
-    notes: Vec<String>,
-) -> Result<u8, Failure> {
-    let spec = specification(arguments, config, &first, &lower)?;
-    check_plan(config, &spec, &first.run)?;
+    let lower = lower(arguments, &first, &stage, &mut notes)?;
+    let spec = specification(arguments, &config, &first, &lower)?;
+    check_plan(&config, &spec, &first.run)?;
     let stdin = stdin(arguments, &first.run)?;
     let log = arguments.trace.clone().unwrap_or_else(|| stage.dir().join(TRACE_FILE));
     let listing = stage.dir().join(OUTPUTS_FILE);
@@ -160,7 +144,7 @@ fn again(
         attempt::make(&engine, &ground, &attended, order, silent(stdin, terminal)?)
     });
     engine.shut_down()?;
-    conclude(arguments, config, &first, &attempt?, &log, &listing, notes)
+    conclude(arguments, &config, &first, &attempt?, &log, &listing, notes)
 }
 
 /// Compares and tells.
@@ -275,16 +259,15 @@ fn refuse_another_build(run: &Run) -> Result<(), Failure> {
     Err(Failure::OtherGround { what: "the abi of docklock", found, wanted })
 }
 
-/// The layers to run over, topmost first, and what has to be given back.
+/// The layers to run over, topmost first.
 fn lower(
     arguments: &Arguments,
     first: &First,
     stage: &Stage,
     notes: &mut Vec<String>,
-) -> Result<(Vec<PathBuf>, Option<containerd::Borrowed>), Failure> {
+) -> Result<Vec<PathBuf>, Failure> {
     if let Some(image) = &arguments.image {
-        let manifest = manifest_of(&first.run)?;
-        return Ok((image::layers(image, &manifest, stage)?, None));
+        return image::layers(image, &manifest_of(&first.run)?, stage);
     }
     let named = match (&arguments.rootfs, &arguments.bundle) {
         (Some(rootfs), _) => Some(rootfs.clone()),
@@ -300,13 +283,13 @@ fn lower(
         }
         let manifest = manifest_of(&first.run)?;
         let namespace = arguments.from_containerd.as_deref().filter(|name| !name.is_empty());
-        let borrowed = containerd::borrow_image(namespace.unwrap_or(&first.boundary), &manifest, stage)?;
-        return Ok((vec![borrowed.root().to_path_buf()], Some(borrowed)));
+        let layout = containerd::fetch(namespace.unwrap_or(&first.boundary), &manifest, stage)?;
+        return image::layers(&layout, &manifest, stage);
     };
     let failed = |source| Failure::File { deed: "open the root file system", path: root.clone(), source };
     let root = root.canonicalize().map_err(failed)?;
     check_root(&first.run, &root, notes)?;
-    Ok((vec![root], None))
+    Ok(vec![root])
 }
 
 /// A root file system that the receipt has measured has to be that one; of another nobody here can tell.

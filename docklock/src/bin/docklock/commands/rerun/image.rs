@@ -32,32 +32,45 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 /// Unpacks the image with that manifest on the stage: folders of layers, topmost first.
 pub(super) fn layers(path: &Path, manifest: &Sha256Digest, stage: &Stage) -> Result<Vec<PathBuf>, Failure> {
     let layout = if path.is_dir() { path.to_path_buf() } else { unpack_layout(path, stage)? };
-    let manifest = read_manifest(&layout, manifest)?;
-    let unusable = |what: &str| Failure::NoGround(format!("the image's manifest {what}"));
-    let described = manifest["layers"].as_array().ok_or_else(|| unusable("has no list of layers"))?;
-    if described.len() > LAYERS_MAX {
-        return Err(unusable("has more than 127 layers"));
-    }
     let mut folders = Vec::new();
-    for (number, layer) in described.iter().enumerate() {
-        let digest = digest_in(layer).ok_or_else(|| unusable("names a layer without a SHA-256 digest"))?;
+    for (number, layer) in layers_of(&read_manifest(&layout, manifest)?)?.iter().enumerate() {
         let folder = stage.dir().join(format!("layer-{number}"));
         fs::create_dir(&folder).map_err(|source| Failure::File {
             deed: "make the folder",
             path: folder.clone(),
             source,
         })?;
-        let blob = blob(&layout, &digest);
-        check(&blob, &digest)?;
-        untar(&blob, layer["mediaType"].as_str().unwrap_or_default(), &folder)?;
+        let blob = blob(&layout, &layer.digest);
+        check(&blob, &layer.digest)?;
+        untar(&blob, &layer.media_type, &folder)?;
         whiteouts(&folder, 0)?;
         folders.push(folder);
     }
     folders.reverse();
-    if folders.is_empty() {
-        return Err(unusable("has no layers"));
-    }
     Ok(folders)
+}
+
+/// What a manifest says of a layer.
+pub(super) struct Layer {
+    /// Of its blob.
+    pub(super) digest: Sha256Digest,
+    media_type: String,
+}
+
+/// The layers of a manifest, lowest first.
+pub(super) fn layers_of(manifest: &Value) -> Result<Vec<Layer>, Failure> {
+    let unusable = |what: &str| Failure::NoGround(format!("the image's manifest {what}"));
+    let described = manifest["layers"].as_array().ok_or_else(|| unusable("has no list of layers"))?;
+    match described.len() {
+        0 => return Err(unusable("has no layers")),
+        1..=LAYERS_MAX => {}
+        _ => return Err(unusable("has more than 127 layers")),
+    }
+    let layer = |layer: &Value| {
+        let digest = digest_in(layer).ok_or_else(|| unusable("names a layer without a SHA-256 digest"))?;
+        Ok(Layer { digest, media_type: layer["mediaType"].as_str().unwrap_or_default().to_owned() })
+    };
+    described.iter().map(layer).collect()
 }
 
 fn unpack_layout(path: &Path, stage: &Stage) -> Result<PathBuf, Failure> {
@@ -76,7 +89,7 @@ fn blob(layout: &Path, digest: &Sha256Digest) -> PathBuf {
 }
 
 /// The manifest, if index.json leads to it.
-fn read_manifest(layout: &Path, wanted: &Sha256Digest) -> Result<Value, Failure> {
+pub(super) fn read_manifest(layout: &Path, wanted: &Sha256Digest) -> Result<Value, Failure> {
     let index = layout.join("index.json");
     let text = read(&index)?;
     let mut open = vec![(parse(&index, &text)?, 0)];
