@@ -216,7 +216,7 @@ MESH_PACKAGES=(fiu-utils postgresql)
 mesh_programs() {
   rocksdb_ready ci
   (cd "$BPI_ROOT" && step "build a mesh, profile ci" cargo build --locked --profile ci -p docklock -p containerd-shim-bpi-docklock -p bpi-identity -p bpi-relay \
-    -p bpi-validator -p bpi-pinner -p bpi-agent -p bpi-conformance --bins --features bpi-identity/devnet)
+    -p bpi-validator -p bpi-pinner -p bpi-agent -p bpi-conformance --bins --example miscoder --features bpi-identity/devnet)
 }
 
 mesh_world() { # mesh_world SCRIPT: one of tests/mesh, and what it takes

@@ -31,7 +31,10 @@ pub const WRONG_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of an inclusion, at most.
 const INCLUSION_BYTES_MAX: usize = 18 + 53 * 32;
 
-/// What an agent says.
+/// First byte of a proof of a wrong encoding: pinners send it too, whose other messages begin with 17 or more ([`super::pinner::Answer`]).
+const WRONG: u8 = 4;
+
+/// What an agent says, and a pinner of what is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// "Put these into the log."
@@ -169,10 +172,15 @@ impl Request {
                 });
             }
             Self::Wrong(proof) => {
-                out.u8(4).u32(proof.len() as u32).bytes(proof);
+                out.u8(WRONG).u32(proof.len() as u32).bytes(proof);
             }
         }
         out.done()
+    }
+
+    /// True for bytes that can only be [`Request::Wrong`].
+    pub fn is_wrong(bytes: &[u8]) -> bool {
+        bytes.first() == Some(&WRONG)
     }
 
     /// Reads a request.
@@ -193,7 +201,7 @@ impl Request {
                 let batches = read_list(&mut reader, "batches that are wanted", WANTED_BATCHES_MAX, Reader::array)?;
                 Self::Wanted { leaves, batches }
             }
-            4 => {
+            WRONG => {
                 let count = reader.u32()? as usize;
                 if count > WRONG_BYTES_MAX {
                     let max = WRONG_BYTES_MAX;

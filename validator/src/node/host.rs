@@ -358,6 +358,11 @@ impl<N: Network> Host<N> {
             }
             Event::Asked { agent, request, room } => self.asked.push_back((agent, request, room)),
             Event::Pinner { pinner, answer } => self.hear_pinner(pinner, &answer),
+            Event::Wrong { proof, room } => {
+                // Its pinner has seen for itself, and needs no answer.
+                drop(self.take_wrong(None, &proof)?);
+                drop(room);
+            }
         }
         self.settle()
     }

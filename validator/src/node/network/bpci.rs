@@ -50,6 +50,8 @@ const AGENT_MESSAGES_MAX: usize = 64;
 const OPENED_BYTES_MAX: usize = 1 + 32 + 1 + 8 + 2 + OPENING_BYTES_MAX;
 /// Answers of one pinner in a second, at most: more than there may be probes of all ([`crate::node::config::ProbeConfig`]).
 const ANSWERS_PER_S: usize = 128;
+/// Proofs of wrong encodings of one pinner in a second, at most.
+const PROOFS_PER_S: usize = 4;
 /// A peer that has been silent for so long is not there: every height has votes of everybody.
 const SILENT_MS: u64 = 10_000;
 /// How often silence is looked for.
@@ -222,8 +224,8 @@ impl Shared {
 #[derive(Clone, Copy, Debug)]
 enum Sender {
     Agent(usize),
-    /// When its second began, and its answers since.
-    Pinner(Instant, usize),
+    /// When its second began, and its answers and proofs since.
+    Pinner(Instant, usize, usize),
 }
 
 impl Shared {
@@ -256,6 +258,21 @@ impl Shared {
             self.metrics.refused(reason);
         }
     }
+
+    /// Tells of a proof, the `count`th of its pinner in a second. One that finds no room is said again by its pinner.
+    fn put_wrong(&self, count: usize, message: &[u8]) {
+        if count > PROOFS_PER_S || message.len() > REQUEST_BYTES_MAX {
+            return self.metrics.refused("pinner-too-much");
+        }
+        let Ok(Request::Wrong(proof)) = Request::from_bytes(message) else {
+            return self.metrics.refused("pinner-malformed");
+        };
+        let room = Arc::clone(&self.agents_room).try_acquire_many_owned(proof.len().max(REQUEST_BYTES_MIN) as u32).ok();
+        let told = room.and_then(|room| self.events.try_send(Event::Wrong { proof, room: Some(room) }).ok());
+        if told.is_none() {
+            self.metrics.refused("pinner-too-much");
+        }
+    }
 }
 
 /// Gives each message to its peer's inbox, and notices who is there.
@@ -263,7 +280,7 @@ async fn sort(mut told: mpsc::Receiver<mesh::Event>, mesh: Mesh, pinners: Vec<[u
     let numbers: BTreeMap<[u8; 32], Peer> =
         shared.links.iter().zip(0..).map(|(link, number)| (link.key, Peer(number))).collect();
     let mut others: BTreeMap<[u8; 32], Sender> =
-        pinners.into_iter().map(|key| (key, Sender::Pinner(Instant::now(), 0))).collect();
+        pinners.into_iter().map(|key| (key, Sender::Pinner(Instant::now(), 0, 0))).collect();
     others.extend(shared.agents.iter().enumerate().map(|(number, agent)| (agent.key, Sender::Agent(number))));
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -291,12 +308,17 @@ async fn sort(mut told: mpsc::Receiver<mesh::Event>, mesh: Mesh, pinners: Vec<[u
                 } else if let Some(sender) = others.get_mut(&from) {
                     match sender {
                         Sender::Agent(number) => shared.put_asked(*number, message),
-                        Sender::Pinner(second, count) => {
+                        Sender::Pinner(second, answers, proofs) => {
                             if second.elapsed() > Duration::from_secs(1) {
-                                (*second, *count) = (Instant::now(), 0);
+                                (*second, *answers, *proofs) = (Instant::now(), 0, 0);
                             }
-                            *count += 1;
-                            shared.put_opened(from, *count, &message);
+                            if Request::is_wrong(&message) {
+                                *proofs += 1;
+                                shared.put_wrong(*proofs, &message);
+                            } else {
+                                *answers += 1;
+                                shared.put_opened(from, *answers, &message);
+                            }
                         }
                     }
                 }
@@ -432,6 +454,24 @@ mod tests {
         shared.put_opened([9; 32], ANSWERS_PER_S + 1, &refused.to_bytes());
         shared.put_opened([9; 32], 1, &pinner::Answer::Have { da_root, shards: Default::default() }.to_bytes());
         assert!(matches!(events.recv().await, Some(Event::Pinner { answer, .. }) if *answer == refused));
+        assert!(events.try_recv().is_err());
+        let text = shared.metrics.text().unwrap();
+        assert!(text.contains("pinner-too-much\"} 1") && text.contains("pinner-malformed\"} 1"), "{text}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pinner_that_proves_a_batch_wrong_is_heard_within_its_bounds() {
+        let (shared, _waiting, mut events) = agent();
+        let said = Request::Wrong(vec![7; 100]).to_bytes();
+        assert!(Request::is_wrong(&said));
+        shared.put_wrong(PROOFS_PER_S, &said);
+        shared.put_wrong(PROOFS_PER_S + 1, &said);
+        shared.put_wrong(1, &said[..50]);
+        let Some(Event::Wrong { proof, room }) = events.recv().await else { panic!("it is heard") };
+        assert_eq!(proof, [7; 100]);
+        assert_eq!(shared.agents_room.available_permits(), AGENTS_BYTES_MAX - REQUEST_BYTES_MIN);
+        drop(room);
+        assert_eq!(shared.agents_room.available_permits(), AGENTS_BYTES_MAX);
         assert!(events.try_recv().is_err());
         let text = shared.metrics.text().unwrap();
         assert!(text.contains("pinner-too-much\"} 1") && text.contains("pinner-malformed\"} 1"), "{text}");

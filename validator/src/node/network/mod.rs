@@ -52,6 +52,13 @@ pub enum Event {
         /// What.
         answer: Box<pinner::Answer>,
     },
+    /// A pinner says that a batch is wrongly encoded.
+    Wrong {
+        /// The proof, as it came.
+        proof: Vec<u8>,
+        /// Room in the budget of all who are no validators, given back when it has been looked at.
+        room: Option<OwnedSemaphorePermit>,
+    },
 }
 
 /// Where events come from.
