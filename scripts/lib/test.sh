@@ -184,11 +184,11 @@ test_mesh() {
   packages_need "to test" "${TEST_PACKAGES[@]}" "${MESH_PACKAGES[@]}"
   cgroups_mount_if_missing
   if ! mesh_programs; then fail "mesh, because its programs do not build"; return; fi
-  for name in "storm --containers ${BPI_STORM_CONTAINERS:-150} --cosign 10" order restore faults; do
+  for name in "storm --containers ${BPI_STORM_CONTAINERS:-150} --cosign 10" "storm --containers 200 --cosign 0 --postgres" order rerun restore miscoded faults; do
     rc=0
     # shellcheck disable=SC2086
-    logged "mesh-${name%% *}" mesh_world $name || rc=$?
-    count_log "mesh-${name%% *}" "$rc"
+    logged "mesh-$(tr -cd a-z- <<<"$name")" mesh_world $name || rc=$?
+    count_log "mesh-$(tr -cd a-z- <<<"$name")" "$rc"
   done
   one "up, status, drill and down" mesh_devnet
   rc=0

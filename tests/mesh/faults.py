@@ -9,15 +9,16 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 
 import restore
 import world
-from world import cluster
 
 EIO = "enable_random name=posix/io/sync/*,probability={probability},failinfo=5"
 ENDINGS = 4
+# The pinner's disk: more than the GiB that it leaves free, and what is left of it when it is full.
+PINNER_BYTES = 1200 << 20
+ROOM_BYTES = 256 << 10
 
 
 class Faults:
@@ -66,6 +67,15 @@ class Faults:
             self.stop(member)
         return endings, sentences
 
+    def told_of_full_disk(self, pinner, before):
+        """The sentence of the pinner that has ended, or what its answer made the agent report; None while there is neither."""
+        with pinner.log.open("rb") as log:
+            log.seek(before)
+            said = [line for line in log.read().decode(errors="replace").splitlines() if "No space left" in line]
+        lines = self.mesh.agent.log.read_text(errors="replace").splitlines()
+        said += [line for line in lines if "pinner-refuses" in line and ("disk is full" in line or "of the disk are free" in line)]
+        return said[0] if said else None
+
     def all_is_final(self):
         self.mesh.wait(self.mesh.settled, "all is final", 120)
         logs = {self.mesh.net.status(number)["log"][1] for number in range(len(self.mesh.net.nodes))}
@@ -105,12 +115,36 @@ def cases(mesh):
     mesh.start_member(pinner)
     yield "and resumes: each receipt is final exactly once", *faults.all_is_final()
 
+    faults.stop(pinner)
+    data, aside = pinner.folder / "data", pinner.folder / "aside"
+    data.rename(aside)
+    data.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={PINNER_BYTES},mode=700", "tmpfs", data], check=True)
+    shutil.copytree(aside, data, dirs_exist_ok=True)
+    before = pinner.log.stat().st_size
+    mesh.start_member(pinner)
+    feeding = faults.feed(3000, 400)
+    time.sleep(2)
+    # Somebody else takes what is left, while shards come.
+    usage = shutil.disk_usage(data)
+    subprocess.run(["mount", "-o", f"remount,size={usage.used + ROOM_BYTES}", data], check=True)
+    feeding.wait()
+    yield "with the disk of a pinner full, all becomes final by the others", *faults.all_is_final()
+    told = mesh.wait(lambda: faults.told_of_full_disk(pinner, before), "the pinner or its agent tells of the full disk", 60)
+    yield f"it is told: {told[-150:]}", pinner.process.poll() in (None, 1), (pinner.process.returncode, told)
+    faults.stop(pinner)
+    subprocess.run(["mount", "-o", f"remount,size={PINNER_BYTES}", data], check=True)
+    mesh.start_member(pinner)
+    faults.feed(100).wait()
+    yield "and resumes when there is room", *faults.all_is_final()
+
     snapshot = mesh.folder / "class.snapshot"
     time.sleep(2)
     faults.stop(agent)
+    faults.stop(mesh.pinners[1])
     status, said, took = restore.restore(mesh, mesh.folder / "restored")
     records = len(list((mesh.folder / "spool").glob("*/records/*.json")))
-    yield f"all {records} records can be restored of what was acknowledged ({took:.1f} s)", status == 0 and said["records"] == records, (said, snapshot.stat().st_mtime)
+    yield f"all {records} records can be restored of what this pinner and one other have acknowledged ({took:.1f} s)", status == 0 and said["records"] == records, (said, snapshot.stat().st_mtime)
 
 
 def main():
@@ -120,25 +154,7 @@ def main():
     if not shutil.which("fiu-run"):
         print("skipped: disk faults, because fiu-run is not installed (Debian: fiu-utils)")
         return 0
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="bpi-faults-"))
-    mesh = world.Mesh(arguments.programs, folder)
-    passed = failed = 0
-    try:
-        mesh.start(containers=False)
-        for name, holds, said in cases(mesh):
-            passed, failed = passed + bool(holds), failed + (not holds)
-            print(f"{'ok' if holds else 'FAIL'} {name}{'' if holds else f': {said}'}", flush=True)
-    except cluster.ClusterError as error:
-        failed += 1
-        print(f"FAIL {error}")
-    finally:
-        mesh.stop()
-    if failed:
-        print(f"   kept: {folder}")
-    else:
-        shutil.rmtree(folder)
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+    return world.show("bpi-faults-", arguments.programs, cases, containers=False)
 
 
 if __name__ == "__main__":

@@ -5,16 +5,16 @@ What must hold afterwards: each intent is closed by a receipt or an abort; each 
 evidence that verifies offline up to final; cosign takes the same bundles."""
 import argparse
 import concurrent.futures
+import functools
 import pathlib
 import random
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
+import postgres
 import world
 from world import cluster
 
@@ -113,6 +113,39 @@ def cosign(mesh, count):
     return wrong
 
 
+def cases(mesh, storm, arguments):
+    """Runs the containers in the storm, waits until it is over and all is final, and looks at what there is."""
+    thread = threading.Thread(target=storm.run)
+    seen = mesh.status()
+    began = last = time.monotonic()
+    if not arguments.calm:
+        thread.start()
+    try:
+        wrong = []
+        with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
+            jobs = [pool.submit(mesh.container, f"c{number}", "sh", "-c", f"echo {number}") for number in range(arguments.containers)]
+            for done, job in enumerate(concurrent.futures.as_completed(jobs), 1):
+                if job.result()[0] != 0:
+                    wrong.append(job.result())
+                if time.monotonic() - last > 15:
+                    last = time.monotonic()
+                    print(f"   {done} of {arguments.containers} containers, killed: {storm.kills}, stood still: {storm.stills}", flush=True)
+    finally:
+        ran = time.monotonic() - began
+        storm.over.set()
+        if thread.ident:
+            thread.join()
+    mesh.wait(mesh.settled, "all is final", PATIENCE_S)
+    final = time.monotonic() - began
+    receipts = sum(1 for kind in mesh.records().values() if kind == "receipt")
+    mesh.wait(lambda: len(mesh.evidence()) == receipts, "all evidence is written", 60)
+    yield "every container ended as it should", not wrong, wrong[:3]
+    yield from check(mesh, arguments.containers, seen)
+    if arguments.cosign and (refused := cosign(mesh, arguments.cosign)) is not None:
+        yield "cosign takes the same bundles", not refused, refused[:2]
+    print(f"   {arguments.containers} containers in {ran:.0f} s, all final after {final:.0f} s; killed: {storm.kills}; stood still: {storm.stills}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--programs", required=True, type=pathlib.Path, help="the folder of all programs")
@@ -120,63 +153,21 @@ def main():
     parser.add_argument("--jobs", type=int, default=4, help="containers at a time")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--cosign", type=int, default=100, help="pieces of evidence that cosign is given")
+    parser.add_argument("--postgres", action="store_true", help="the agent's db.class is in PostgreSQL, and not in SQLite")
     parser.add_argument("--calm", action="store_true", help="end nobody")
     parser.add_argument("--keep", action="store_true", help="keep the folders")
     arguments = parser.parse_args()
     seed = arguments.seed if arguments.seed is not None else time.time_ns() % 1_000_000
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="bpi-mesh-"))
-    print(f"   seed {seed}, {arguments.containers} containers, in {folder}", flush=True)
-    mesh = world.Mesh(arguments.programs, folder)
-    passed = failed = 0
-    storm = Storm(mesh, seed)
-    thread = threading.Thread(target=storm.run)
+    print(f"   seed {seed}, {arguments.containers} containers", flush=True)
+    show = functools.partial(world.show, "bpi-mesh-", arguments.programs, lambda mesh: cases(mesh, Storm(mesh, seed), arguments), keep=arguments.keep)
+    if not arguments.postgres:
+        return show()
     try:
-        mesh.start()
-        seen = mesh.status()
-        began = time.monotonic()
-        if not arguments.calm:
-            thread.start()
-        wrong, done = [], 0
-        with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-            jobs = [pool.submit(mesh.container, f"c{number}", "sh", "-c", f"echo {number}") for number in range(arguments.containers)]
-            last = began
-            for job in concurrent.futures.as_completed(jobs):
-                status, out, error = job.result()
-                done += 1
-                if status != 0:
-                    wrong.append((status, out, error))
-                if time.monotonic() - last > 15:
-                    last = time.monotonic()
-                    print(f"   {done} of {arguments.containers} containers, killed: {storm.kills}, stood still: {storm.stills}", flush=True)
-        ran = time.monotonic() - began
-        storm.over.set()
-        if thread.ident:
-            thread.join()
-        mesh.wait(mesh.settled, "all is final", PATIENCE_S)
-        final = time.monotonic() - began
-        receipts = sum(1 for kind in mesh.records().values() if kind == "receipt")
-        mesh.wait(lambda: len(mesh.evidence()) == receipts, "all evidence is written", 60)
-        cases = [("every container ended as it should", not wrong, wrong[:3]), *check(mesh, arguments.containers, seen)]
-        if arguments.cosign and (refused := cosign(mesh, arguments.cosign)) is not None:
-            cases.append(("cosign takes the same bundles", not refused, refused[:2]))
-        for name, holds, said in cases:
-            passed, failed = passed + bool(holds), failed + (not holds)
-            print(f"{'ok' if holds else 'FAIL'} {name}{'' if holds else f': {said}'}", flush=True)
-        print(f"   {arguments.containers} containers in {ran:.0f} s, all final after {final:.0f} s; killed: {storm.kills}; stood still: {storm.stills}")
-    except cluster.ClusterError as error:
-        failed += 1
-        print(f"FAIL {error}")
-    finally:
-        storm.over.set()
-        if thread.ident:
-            thread.join()
-        mesh.stop()
-    if not failed and not arguments.keep:
-        shutil.rmtree(folder)
-    else:
-        print(f"   kept: {folder}")
-    print(f"{passed} passed, {failed} failed")
-    return 1 if failed else 0
+        with postgres.database() as url:
+            return show(class_url=url)
+    except postgres.Missing as missing:
+        print(f"skipped: a storm on PostgreSQL, because {missing}")
+        return 0
 
 
 if __name__ == "__main__":
