@@ -27,7 +27,7 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::config::Config;
-use crate::evidence::{self, MakingError, Shared};
+use crate::evidence::{self, MakingError, Shared, Window};
 use crate::packing::unix_ms;
 use crate::run::RunError;
 use crate::spool::{self, Chain, is_name};
@@ -202,8 +202,7 @@ impl Served {
     async fn evidence_of(&self, record: &Record) -> Result<bpi_protocol::evidence::Evidence, MakingError> {
         let not_final = || MakingError::NotFinal { boundary: record.boundary.clone(), seq: record.seq };
         let shared = Shared::of(&self.class, self.config.chain(), record).await?.ok_or_else(not_final)?;
-        let chain = Chain::new(&self.config.spool_dir, &record.boundary);
-        evidence::make(&self.class, &shared, &chain, record).await
+        shared.evidence(&mut Window::of(Chain::new(&self.config.spool_dir, &record.boundary)), record)
     }
 
     async fn written(&self, record: &Record) -> Result<Option<PathBuf>, MakingError> {

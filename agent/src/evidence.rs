@@ -3,9 +3,11 @@
 //! Always true: what is written is whole (a folder is filled under another name first) and can be made again from the spool and db.class, so it is not
 //! synced. Absent on purpose: judging it, which is `docklock verify`'s.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bpi_class::{Attested, Class, ClassError, Inclusion, Record, RecordKind};
@@ -16,16 +18,18 @@ use bpi_protocol::consensus::ids::ChainId;
 use bpi_protocol::envelope::Envelope;
 use bpi_protocol::evidence::{Evidence, EvidenceError};
 use bpi_protocol::finality::Finality;
-use bpi_protocol::log::leaf::{LeafHash, TenantId};
-use bpi_protocol::log::{self, Log};
+use bpi_protocol::log::leaf::TenantId;
+use bpi_protocol::log::{self, Hash, Log};
 use bpi_protocol::mesh::validator::{AnswerError, Sealed};
 
-use crate::spool::{Chain, SpoolError, is_name};
+use crate::spool::{Chain, Found, SpoolError, is_name};
 
 /// Drafts of folders that were begun.
 static DRAFTS: AtomicU64 = AtomicU64::new(0);
 /// Records between an intent and what closes it, at most.
 const STRETCH_MAX: u64 = 65_536;
+/// Bytes of records that are kept of a chain, as they are counted.
+const WINDOW_BYTES_MAX: usize = 16 << 20;
 
 /// Why there is no evidence.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +81,9 @@ pub enum MakingError {
     /// It is no receipt.
     #[error(transparent)]
     Evidence(#[from] EvidenceError),
+    /// The thread that was to make it is gone.
+    #[error("who was to make it has ended: {0}")]
+    Ended(String),
     /// A file cannot be written.
     #[error("could not write {}: {source}", path.display())]
     Write {
@@ -87,23 +94,57 @@ pub enum MakingError {
     },
 }
 
-/// The records from the intent up to what closes it.
-fn stretch(chain: &Chain, seq: u64) -> Result<Vec<Envelope>, MakingError> {
-    let boundary = || chain.boundary().to_owned();
-    let gone = |seq| MakingError::Gone { boundary: boundary(), seq };
-    let last = chain.record(seq, None)?.ok_or_else(|| gone(seq))?;
-    let started = last.record.chain().started_ref;
-    let mut back = vec![last.envelope];
-    for before in (seq.saturating_sub(STRETCH_MAX)..seq).rev() {
-        let found = chain.record(before, None)?.ok_or_else(|| gone(before))?;
-        let is_intent = Some(found.digest) == started;
-        back.push(found.envelope);
-        if is_intent {
-            back.reverse();
-            return Ok(back);
-        }
+/// What was read of a chain and may be needed again: what ran at the same time has its stretch of the chain in common.
+#[derive(Debug)]
+pub struct Window {
+    chain: Chain,
+    read: BTreeMap<u64, Arc<Found>>,
+    bytes: usize,
+}
+
+impl Window {
+    /// Of a chain of which nothing was read.
+    pub fn of(chain: Chain) -> Self {
+        Self { chain, read: BTreeMap::new(), bytes: 0 }
     }
-    Err(MakingError::NoIntent { boundary: boundary(), seq })
+
+    fn record(&mut self, seq: u64) -> Result<Arc<Found>, MakingError> {
+        if let Some(found) = self.read.get(&seq) {
+            return Ok(Arc::clone(found));
+        }
+        let gone = || MakingError::Gone { boundary: self.chain.boundary().to_owned(), seq };
+        let found = Arc::new(self.chain.record(seq, None)?.ok_or_else(gone)?);
+        self.bytes += bytes_of(&found);
+        self.read.insert(seq, Arc::clone(&found));
+        // The oldest are needed least: receipts are asked for in their order.
+        while self.bytes > WINDOW_BYTES_MAX
+            && let Some((_, oldest)) = self.read.pop_first()
+        {
+            self.bytes -= bytes_of(&oldest);
+        }
+        Ok(found)
+    }
+
+    /// The records from the intent up to what closes it.
+    fn stretch(&mut self, seq: u64) -> Result<Vec<Envelope>, MakingError> {
+        let last = self.record(seq)?;
+        let started = last.record.chain().started_ref;
+        let mut back = vec![last.envelope.clone()];
+        for before in (seq.saturating_sub(STRETCH_MAX)..seq).rev() {
+            let found = self.record(before)?;
+            back.push(found.envelope.clone());
+            if Some(found.digest) == started {
+                back.reverse();
+                return Ok(back);
+            }
+        }
+        Err(MakingError::NoIntent { boundary: self.chain.boundary().to_owned(), seq })
+    }
+}
+
+fn bytes_of(found: &Found) -> usize {
+    // The payload is there once more, as a record.
+    2 * found.envelope.payload().len()
 }
 
 /// What all receipts of one batch share.
@@ -114,9 +155,12 @@ pub struct Shared {
     attestation: Attestation,
     attested: log::proof::Inclusion,
     attested_in: Sealed,
-    /// The tree of the batch's receipts, and the leaf of each.
+    /// The tree of the batch's receipts, and the place of each.
     receipts: Log,
-    leaves: Vec<LeafHash>,
+    places: BTreeMap<Hash, u64>,
+    proofs: BTreeMap<Hash, Inclusion>,
+    /// The headers that the proofs lead to, by height.
+    sealed: BTreeMap<u64, Sealed>,
 }
 
 fn read_sealed(bytes: &[u8]) -> Result<Sealed, AnswerError> {
@@ -140,56 +184,65 @@ impl Shared {
         let Some(Attested { height, attestation, inclusion }) = class.attested(&record.da_root).await? else {
             return Ok(None);
         };
-        let Some(sealed) = class.sealed_header(height).await? else { return Ok(None) };
+        let Some(attested_in) = class.sealed_header(height).await? else { return Ok(None) };
         let bytes = |error: BytesError| error.to_string();
-        let (mut receipts, mut leaves) = (Log::new(), Vec::new());
-        for record in class.records_of_batch(&batch).await? {
-            if let Some(leaf) = record.leaf {
-                receipts.append(leaf);
-                leaves.push(LeafHash(leaf));
+        let (mut receipts, mut places) = (Log::new(), BTreeMap::new());
+        for leaf in class.records_of_batch(&batch).await?.into_iter().filter_map(|record| record.leaf) {
+            places.insert(leaf, receipts.size());
+            receipts.append(leaf);
+        }
+        let header = |sealed: Vec<u8>| read_sealed(&sealed).map_err(|error| kept("header", error.to_string()));
+        let (mut proofs, mut sealed) = (BTreeMap::new(), BTreeMap::new());
+        for (leaf, inclusion) in class.inclusions_of_batch(&batch).await? {
+            if !sealed.contains_key(&inclusion.height)
+                && let Some(found) = class.sealed_header(inclusion.height).await?
+            {
+                sealed.insert(inclusion.height, header(found)?);
             }
+            proofs.insert(leaf, inclusion);
         }
         Ok(Some(Self {
             chain,
             tenant: TenantId(batch.tenant),
             attestation: Attestation::from_bytes(&attestation).map_err(bytes).map_err(|r| kept("attestation", r))?,
             attested: log::proof::Inclusion::from_bytes(&inclusion).map_err(bytes).map_err(|r| kept("path", r))?,
-            attested_in: read_sealed(&sealed).map_err(|error| kept("header", error.to_string()))?,
+            attested_in: header(attested_in)?,
             receipts,
-            leaves,
+            places,
+            proofs,
+            sealed,
         }))
     }
-}
 
-/// Evidence of a receipt, with its finality and availability.
-///
-/// # Errors
-/// [`MakingError`].
-pub async fn make(class: &Class, shared: &Shared, chain: &Chain, record: &Record) -> Result<Evidence, MakingError> {
-    let kept = |what, reason: String| {
-        let (boundary, seq) = (record.boundary.clone(), record.seq);
-        MakingError::Kept { what, boundary, seq, reason }
-    };
-    let not_final = || MakingError::NotFinal { boundary: record.boundary.clone(), seq: record.seq };
-    let leaf = record.leaf.ok_or_else(not_final)?;
-    let Inclusion { height, bytes } = class.inclusion(&leaf).await?.ok_or_else(not_final)?;
-    let sealed = class.sealed_header(height).await?.ok_or_else(not_final)?;
-    let sealed = read_sealed(&sealed).map_err(|error| kept("header", error.to_string()))?;
-    let inclusion = log::proof::Inclusion::from_bytes(&bytes).map_err(|error| kept("inclusion", error.to_string()))?;
-    let place = shared.leaves.iter().position(|each| each.0 == leaf).ok_or_else(not_final)? as u64;
-    let receipt = shared.receipts.prove_inclusion(place, shared.receipts.size());
-    let receipt = receipt.map_err(|error| kept("place in its batch", error.to_string()))?;
-    let same = shared.attested_in.header == sealed.header;
-    let availability = Availability {
-        attestation: shared.attestation.clone(),
-        attested: shared.attested.clone(),
-        receipt,
-        sealed: (!same).then(|| Box::new(shared.attested_in.clone())),
-    };
-    let Sealed { header, seal, set } = sealed;
-    let finality = Finality { chain: shared.chain, tenant: shared.tenant, header, seal, set, inclusion };
-    let records = stretch(chain, record.seq)?;
-    Ok(Evidence::of(&records)?.with_finality(finality).with_availability(availability))
+    /// Evidence of a receipt of the batch, with its finality and availability.
+    ///
+    /// # Errors
+    /// [`MakingError`].
+    pub fn evidence(&self, window: &mut Window, record: &Record) -> Result<Evidence, MakingError> {
+        let kept = |what, reason: String| {
+            let (boundary, seq) = (record.boundary.clone(), record.seq);
+            MakingError::Kept { what, boundary, seq, reason }
+        };
+        let not_final = || MakingError::NotFinal { boundary: record.boundary.clone(), seq: record.seq };
+        let leaf = record.leaf.ok_or_else(not_final)?;
+        let Inclusion { height, bytes } = self.proofs.get(&leaf).ok_or_else(not_final)?;
+        let inclusion =
+            log::proof::Inclusion::from_bytes(bytes).map_err(|error| kept("inclusion", error.to_string()))?;
+        let Sealed { header, seal, set } = self.sealed.get(height).ok_or_else(not_final)?.clone();
+        let place = *self.places.get(&leaf).ok_or_else(not_final)?;
+        let receipt = self.receipts.prove_inclusion(place, self.receipts.size());
+        let receipt = receipt.map_err(|error| kept("place in its batch", error.to_string()))?;
+        let same = self.attested_in.header == header;
+        let availability = Availability {
+            attestation: self.attestation.clone(),
+            attested: self.attested.clone(),
+            receipt,
+            sealed: (!same).then(|| Box::new(self.attested_in.clone())),
+        };
+        let finality = Finality { chain: self.chain, tenant: self.tenant, header, seal, set, inclusion };
+        let records = window.stretch(record.seq)?;
+        Ok(Evidence::of(&records)?.with_finality(finality).with_availability(availability))
+    }
 }
 
 /// The folder of a record's evidence below `evidence_dir`. A container's id is what its record says; one that could lead elsewhere is left out.
@@ -215,7 +268,11 @@ pub fn write(folder: &Path, evidence: &Evidence) -> Result<(), MakingError> {
     let mut name = folder.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}-{number}.part", std::process::id()));
     let draft = folder.with_file_name(name);
-    fs::create_dir_all(&draft).map_err(failed(&draft))?;
+    match fs::create_dir(&draft) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(&draft),
+        made => made,
+    }
+    .map_err(failed(&draft))?;
     for (name, bytes) in evidence.to_files() {
         let path = draft.join(name);
         fs::write(&path, bytes).map_err(failed(&path))?;

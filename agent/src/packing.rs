@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bpi_availability::batch::{self, BatchError};
-use bpi_availability::car::record_cid;
+use bpi_availability::car::{Block, Kind};
 use bpi_availability::codec::Encoded;
 use bpi_availability::sealing::ReaderId;
 use bpi_class::{NewBatch, NewKeyslot, NewRecord, RecordKind};
@@ -21,7 +21,6 @@ use bpi_protocol::availability::attestation::Batch;
 use bpi_protocol::chain::Record;
 use bpi_protocol::digest::Sha256Digest;
 use bpi_protocol::log::Hash;
-use bpi_protocol::log::leaf::Leaf;
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use sha2::{Digest as _, Sha256};
@@ -311,25 +310,24 @@ fn pack(config: &Config, gathering: &mut Gathering) -> Result<Packed, PackingErr
     let tenant = gathering.tenant.id;
     let readers: Vec<ReaderId> = gathering.tenant.readers.iter().map(|reader| ReaderId(*reader)).collect();
     let last_digest = found.last().map_or([0; 32], |found| *found.digest.as_bytes());
-    let (mut entries, mut records, mut envelopes) = (Vec::new(), Vec::new(), Vec::with_capacity(found.len()));
+    let (mut entries, mut records, mut blocks) = (Vec::new(), Vec::new(), Vec::with_capacity(found.len()));
     for Found { envelope, record, .. } in found {
-        let json = envelope.to_json();
-        let kind = match record {
-            Record::Intent(_) => RecordKind::Intent,
-            Record::Receipt(_) => RecordKind::Receipt,
-            Record::Abort(_) => RecordKind::Abort,
-        };
-        let leaf = (kind != RecordKind::Intent).then(|| {
-            let leaf = Leaf::of(tenant, &envelope);
+        let block = Block::new(Kind::from(&record), envelope.to_json());
+        let leaf = batch::leaf(tenant, &block).map(|leaf| {
             entries.push(Entry { hash: leaf.hash, leaf: leaf.leaf_hash() });
             leaf.leaf_hash().0
         });
-        let (cid, container_id) = (record_cid(&json).to_string(), record.container_id().to_owned());
+        let kind = match block.kind() {
+            Kind::Intent => RecordKind::Intent,
+            Kind::Receipt => RecordKind::Receipt,
+            Kind::Abort => RecordKind::Abort,
+        };
+        let (cid, container_id) = (block.cid().to_string(), record.container_id().to_owned());
         records.push(NewRecord { cid, kind, container_id, leaf });
-        envelopes.push(envelope);
+        blocks.push(block);
     }
-    let packed = batch::pack(tenant, &envelopes, &readers, &mut UnwrapErr(SysRng)).map_err(refused)?;
-    drop(envelopes);
+    let packed = batch::pack_blocks(tenant, &blocks, &readers, &mut UnwrapErr(SysRng)).map_err(refused)?;
+    drop(blocks);
     let (batch, encoded) = packed.encode(config.coding.k, config.coding.n).map_err(refused)?;
     write_sealed(&config.outbox_dir, &batch.da_root, &packed.sealed)?;
     let slots = packed.slots.iter();

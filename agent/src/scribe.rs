@@ -13,7 +13,7 @@ use bpi_protocol::log::Hash;
 use tokio::sync::watch;
 
 use crate::config::Config;
-use crate::evidence::{self, MakingError, Shared};
+use crate::evidence::{self, MakingError, Shared, Window};
 use crate::metrics::Metrics;
 use crate::outbox::OPEN_MAX;
 use crate::packing::unix_ms;
@@ -109,12 +109,15 @@ async fn write_batch(config: &Config, class: &Class, folder: &Path, batch: &Batc
     let records = class.records_of_batch(batch).await?;
     let Some(first) = records.first() else { return Ok(0) };
     let Some(shared) = Shared::of(class, config.chain(), first).await? else { return Ok(0) };
-    let chain = Chain::new(&config.spool_dir, &batch.boundary);
-    let mut written = 0;
-    for record in records.iter().filter(|record| evidence::is_receipt(record)) {
-        let made = evidence::make(class, &shared, &chain, record).await?;
-        evidence::write(&evidence::folder(folder, record), &made)?;
-        written += 1;
-    }
-    Ok(written)
+    let (chain, folder) = (Chain::new(&config.spool_dir, &batch.boundary), folder.to_path_buf());
+    let write = move || {
+        let (mut window, mut written) = (Window::of(chain), 0);
+        for record in records.iter().filter(|record| evidence::is_receipt(record)) {
+            evidence::write(&evidence::folder(&folder, record), &shared.evidence(&mut window, record)?)?;
+            written += 1;
+        }
+        Ok(written)
+    };
+    // Files by the thousand: nobody else's answers wait for them.
+    tokio::task::spawn_blocking(write).await.unwrap_or_else(|ended| Err(MakingError::Ended(ended.to_string())))
 }

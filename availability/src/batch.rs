@@ -13,7 +13,7 @@ use bpi_protocol::log::{Frontier, Hash};
 use ipld_core::cid::Cid;
 use rand_core::CryptoRng;
 
-use crate::car::{self, CarError, Kind};
+use crate::car::{self, Block, CarError, Kind};
 use crate::codec::{self, CodecError, Encoded};
 use crate::sealing::{self, KeySlot, ReaderId, ReaderKey, SealingError};
 
@@ -142,11 +142,17 @@ impl Packed {
 /// # Errors
 /// When the envelope holds no record.
 pub fn kind(envelope: &Envelope) -> Result<Kind, RecordError> {
-    Ok(match Record::parse(envelope)? {
-        Record::Intent(_) => Kind::Intent,
-        Record::Receipt(_) => Kind::Receipt,
-        Record::Abort(_) => Kind::Abort,
-    })
+    Record::parse(envelope).map(|record| Kind::from(&record))
+}
+
+impl From<&Record> for Kind {
+    fn from(record: &Record) -> Self {
+        match record {
+            Record::Intent(_) => Self::Intent,
+            Record::Receipt(_) => Self::Receipt,
+            Record::Abort(_) => Self::Abort,
+        }
+    }
 }
 
 /// The root over leaves in this order (RFC 9162, section 2.1.1).
@@ -168,20 +174,36 @@ pub fn pack(
     readers: &[ReaderId],
     rng: &mut (impl CryptoRng + ?Sized),
 ) -> Result<Packed, BatchError> {
-    let (mut records, mut leaves) = (Vec::with_capacity(envelopes.len()), Vec::new());
-    for (at, envelope) in envelopes.iter().enumerate() {
-        let kind = kind(envelope).map_err(|source| BatchError::Record { at, source })?;
-        if kind.closes() {
-            leaves.push(Leaf::of(tenant, envelope).leaf_hash());
-        }
-        records.push((kind, envelope.to_json()));
-    }
+    let block = |(at, envelope)| match kind(envelope) {
+        Ok(kind) => Ok(Block::new(kind, envelope.to_json())),
+        Err(source) => Err(BatchError::Record { at, source }),
+    };
+    let records: Vec<Block> = envelopes.iter().enumerate().map(block).collect::<Result<_, _>>()?;
+    pack_blocks(tenant, &records, readers, rng)
+}
+
+/// The same, for who has read the records: each block is the [`Envelope::to_json`] of one, with the kind that it has.
+///
+/// # Errors
+/// [`BatchError`].
+pub fn pack_blocks(
+    tenant: TenantId,
+    records: &[Block],
+    readers: &[ReaderId],
+    rng: &mut (impl CryptoRng + ?Sized),
+) -> Result<Packed, BatchError> {
+    let leaves: Vec<LeafHash> =
+        records.iter().filter_map(|record| leaf(tenant, record)).map(|it| it.leaf_hash()).collect();
     closes(leaves.len())?;
-    let borrowed: Vec<(Kind, &[u8])> = records.iter().map(|(kind, bytes)| (*kind, &bytes[..])).collect();
-    let mut archive = Vec::with_capacity(car::archive_bytes(borrowed.iter().map(|(_, bytes)| bytes.len())));
-    let root_cid = car::write(&mut archive, tenant, &borrowed)?;
+    let mut archive = Vec::with_capacity(car::archive_bytes(records.iter().map(|record| record.bytes().len())));
+    let root_cid = car::write(&mut archive, tenant, records)?;
     let (sealed, slots) = sealing::seal(&archive, tenant, readers, rng)?;
     Ok(Packed { tenant, sealed, root_cid, slots, receipts_root: receipts_root(&leaves), leaves })
+}
+
+/// What the log holds of a record: nothing of an intent.
+pub fn leaf(tenant: TenantId, record: &Block) -> Option<Leaf> {
+    record.kind().closes().then(|| Leaf { tenant, hash: record.sha256() })
 }
 
 fn closes(found: usize) -> Result<(), BatchError> {

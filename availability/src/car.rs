@@ -172,7 +172,10 @@ struct Root {
 }
 
 fn cid(codec: u64, bytes: &[u8]) -> Cid {
-    let digest: [u8; 32] = Sha256::digest(bytes).into();
+    named(codec, Sha256::digest(bytes).into())
+}
+
+fn named(codec: u64, digest: [u8; 32]) -> Cid {
     // A multihash of 64 bytes at most has room for 32.
     let hash = Multihash::wrap(SHA_256, &digest).unwrap_or_default();
     Cid::new_v1(codec, hash)
@@ -197,26 +200,61 @@ fn from_cbor<T: Serialize + for<'de> Deserialize<'de>>(part: Part, bytes: &[u8])
     }
 }
 
+/// A record as it stands in an archive, hashed once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    kind: Kind,
+    sha256: [u8; 32],
+    bytes: Vec<u8>,
+}
+
+impl Block {
+    /// Of a record of that kind. What a record says of its kind is looked at by who reads it (`crate::batch`).
+    pub fn new(kind: Kind, bytes: Vec<u8>) -> Self {
+        Self { kind, sha256: Sha256::digest(&bytes).into(), bytes }
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The record.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// SHA-256 of the record: what its leaf is of, and its CID.
+    pub fn sha256(&self) -> [u8; 32] {
+        self.sha256
+    }
+
+    /// Its CID: [`record_cid`] of its bytes.
+    pub fn cid(&self) -> Cid {
+        named(RAW, self.sha256)
+    }
+}
+
 /// Writes the archive of a tenant's records, in this order, and returns the CID of its root.
 ///
 /// # Errors
 /// [`CarError`] when there are no records or too many, one is too long or comes twice, or writing fails.
-pub fn write(out: &mut impl Write, tenant: TenantId, records: &[(Kind, &[u8])]) -> Result<Cid, CarError> {
+pub fn write(out: &mut impl Write, tenant: TenantId, records: &[Block]) -> Result<Cid, CarError> {
     if records.is_empty() || records.len() > RECORDS_MAX {
         return Err(CarError::Count { found: records.len() });
     }
     let mut known = BTreeSet::new();
     let mut links = Vec::with_capacity(records.len());
-    for (at, (_, bytes)) in records.iter().enumerate() {
+    for (at, record) in records.iter().enumerate() {
         let part = Part::Record(at);
-        fits(part, bytes.len() as u64, 1, ENVELOPE_BYTES_MAX)?;
-        let link = record_cid(bytes);
+        fits(part, record.bytes.len() as u64, 1, ENVELOPE_BYTES_MAX)?;
+        let link = record.cid();
         if !known.insert(link) {
             return Err(CarError::Twice { part });
         }
         links.push(link);
     }
-    let kinds = records.iter().map(|(kind, _)| *kind as u8).collect();
+    let kinds = records.iter().map(|record| record.kind as u8).collect();
     let root = Root { kinds, tenant: tenant.0.to_vec(), records: links, version: VERSION };
     let bytes = to_cbor(Part::Root, &root)?;
     let root_cid = cid(DAG_CBOR, &bytes);
@@ -224,7 +262,7 @@ pub fn write(out: &mut impl Write, tenant: TenantId, records: &[(Kind, &[u8])]) 
     let mut put = |bytes: &[u8]| out.write_all(bytes).map_err(|source| CarError::Io { deed: "write", source });
     put(&varint(header.len()))?;
     put(&header)?;
-    let blocks = root.records.iter().zip(records).map(|(link, (_, bytes))| (link, *bytes));
+    let blocks = root.records.iter().zip(records).map(|(link, record)| (link, &record.bytes[..]));
     for (link, bytes) in std::iter::once((&root_cid, &bytes[..])).chain(blocks) {
         put(&varint(CID_BYTES + bytes.len()))?;
         put(&link.to_bytes())?;

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use bpi_availability::batch::{BatchError, Packed, pack, receipts_root, unpack};
-use bpi_availability::car::{self, CarError, Kind, Part, RECORDS_MAX, Reader, record_cid};
+use bpi_availability::car::{self, Block, CarError, Kind, Part, RECORDS_MAX, Reader, record_cid};
 use bpi_availability::codec::Rebuild;
 use bpi_availability::sealing::{
     CHUNK_BYTES, KEY_SLOT_BYTES, KeySlot, READERS_MAX, ReaderId, ReaderKey, SealingError, grant, open, seal,
@@ -37,10 +37,13 @@ fn records(envelopes: &[Envelope]) -> Vec<(Kind, Vec<u8>)> {
     envelopes.iter().map(|envelope| (kind(envelope), envelope.to_json())).collect()
 }
 
+fn blocks(records: &[(Kind, Vec<u8>)]) -> Vec<Block> {
+    records.iter().map(|(kind, bytes)| Block::new(*kind, bytes.clone())).collect()
+}
+
 fn archive(records: &[(Kind, Vec<u8>)]) -> Vec<u8> {
-    let borrowed: Vec<(Kind, &[u8])> = records.iter().map(|(kind, bytes)| (*kind, &bytes[..])).collect();
     let mut out = Vec::new();
-    car::write(&mut out, TENANT, &borrowed).unwrap();
+    car::write(&mut out, TENANT, &blocks(records)).unwrap();
     assert!(out.len() <= car::archive_bytes(records.iter().map(|(_, bytes)| bytes.len())));
     out
 }
@@ -153,14 +156,17 @@ fn archives_of_other_spellings_roots_and_orders_are_refused() {
 
 #[test]
 fn nobody_writes_an_archive_without_records_or_with_one_twice() {
-    let write = |records: &[(Kind, &[u8])]| car::write(&mut Vec::new(), TENANT, records);
+    let write = |records: &[(Kind, &[u8])]| {
+        let blocks: Vec<_> = records.iter().map(|(kind, bytes)| Block::new(*kind, bytes.to_vec())).collect();
+        car::write(&mut Vec::new(), TENANT, &blocks)
+    };
     assert!(matches!(write(&[]), Err(CarError::Count { found: 0 })));
     assert!(matches!(write(&[(Kind::Intent, b"")]), Err(CarError::Length { part: Part::Record(0), .. })));
     let twice = [(Kind::Intent, &b"a"[..]), (Kind::Receipt, b"b"), (Kind::Receipt, b"a")];
     assert!(matches!(write(&twice), Err(CarError::Twice { part: Part::Record(2) })));
-    let many: Vec<Vec<u8>> = (0..RECORDS_MAX as u32 + 1).map(|at| at.to_be_bytes().to_vec()).collect();
-    let many: Vec<(Kind, &[u8])> = many.iter().map(|bytes| (Kind::Abort, &bytes[..])).collect();
-    assert!(matches!(write(&many), Err(CarError::Count { .. })));
+    let many = (0..RECORDS_MAX as u32 + 1).map(|at| Block::new(Kind::Abort, at.to_be_bytes().to_vec()));
+    let many: Vec<Block> = many.collect();
+    assert!(matches!(car::write(&mut Vec::new(), TENANT, &many), Err(CarError::Count { .. })));
     let mut out = Vec::new();
     car::write(&mut out, TENANT, &many[1..]).unwrap();
     assert_eq!(read(&out).unwrap().len(), RECORDS_MAX);
@@ -362,9 +368,8 @@ fn a_batch_that_holds_something_else_than_it_commits_to_is_refused() {
     assert!(matches!(refused(Batch { tenant: OTHER, ..batch }), BatchError::Sealing(SealingError::Unwrap { .. })));
     // Archives that a dishonest agent seals.
     let sealed = |tenant: TenantId, records: &[(Kind, Vec<u8>)]| {
-        let borrowed: Vec<(Kind, &[u8])> = records.iter().map(|(kind, bytes)| (*kind, &bytes[..])).collect();
         let mut out = Vec::new();
-        car::write(&mut out, tenant, &borrowed).unwrap();
+        car::write(&mut out, tenant, &blocks(records)).unwrap();
         let (sealed, slots) = seal(&out, TENANT, &[reader.id()], &mut rng(9)).unwrap();
         unpack(&batch, &sealed, &slots[0])
     };

@@ -7,7 +7,7 @@ use sqlx::{Any, Row, Transaction};
 use crate::error::{read, write};
 use crate::rows::{Reader, number};
 use crate::store::Value;
-use crate::{BatchState, Class, ClassError, Hash};
+use crate::{Batch, BatchState, Class, ClassError, Hash};
 
 /// Proofs of one call, at most.
 const INCLUSIONS_MAX: usize = 1024;
@@ -228,6 +228,23 @@ impl Class {
             Ok(Inclusion { height: row.number("height")?, bytes: row.bytes("bytes")? })
         })
         .transpose()
+    }
+
+    /// The proofs of a batch's receipts, as far as there are any: a leaf and its proof.
+    ///
+    /// # Errors
+    /// [`ClassError`] when they cannot be read.
+    pub async fn inclusions_of_batch(&self, batch: &Batch) -> Result<Vec<(Hash, Inclusion)>, ClassError> {
+        let sql = "SELECT i.leaf, i.height, i.bytes FROM cid_map r JOIN inclusions i ON i.leaf = r.leaf \
+                   WHERE r.boundary = $1 AND r.seq BETWEEN $2 AND $3 ORDER BY r.seq";
+        let (first, last) = (number("first record", batch.first_seq)?, number("last record", batch.last_seq)?);
+        let query = sqlx::query(sql).bind(&batch.boundary).bind(first).bind(last);
+        let rows = query.fetch_all(self.store.readers()).await.map_err(read("reading proofs"))?;
+        let of = |row| {
+            let row = Reader { table: "inclusions", row };
+            Ok((row.array("leaf")?, Inclusion { height: row.number("height")?, bytes: row.bytes("bytes")? }))
+        };
+        rows.iter().map(of).collect()
     }
 
     /// A final header with its seal and validators, when a proof leads to it.
