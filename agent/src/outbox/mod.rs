@@ -42,8 +42,10 @@ pub const PAUSE_MS_MAX: u64 = 30_000;
 const ASK_MS: u64 = 1_000;
 /// Shortest time between two such questions, in ms: a header takes 250.
 const ASK_MS_MIN: u64 = 50;
-/// Questions at a time: 1 024 leaves at each header, 4 096 in a second. A validator looks 5 000 up in a second for one agent.
+/// Questions at a time, of 256 leaves each.
 const ASKS_MAX: usize = 4;
+/// How long who did not answer, or proved something else, is not asked for proofs, in ms.
+const QUIET_MS: u64 = 5_000;
 
 /// Whom a tenant's batches go to.
 #[derive(Clone, Debug)]
@@ -250,12 +252,12 @@ pub struct Outbox<J> {
     /// Batches that were ever opened: by it they begin at different validators.
     opened: usize,
     asked_ms: u64,
-    /// Who is asked for proofs.
+    /// Who is asked for proofs first.
     turn: usize,
     /// Questions for proofs that are not answered yet.
-    unanswered: usize,
-    /// The answers to the last questions have proved something.
-    proved: bool,
+    unanswered: BTreeMap<Identity, usize>,
+    /// Who is not asked before then, unless nobody else is left.
+    quiet: BTreeMap<Identity, u64>,
     header_waits: bool,
 }
 
@@ -263,9 +265,8 @@ impl<J: Judge> Outbox<J> {
     /// Without batches.
     pub fn new(mesh: Mesh, judge: J) -> Self {
         let (open, batch_of) = (BTreeMap::new(), BTreeMap::new());
-        let (opened, asked_ms, turn, unanswered) = (0, 0, 0, 0);
-        let (proved, header_waits) = (true, false);
-        Self { mesh, judge, open, batch_of, opened, asked_ms, turn, unanswered, proved, header_waits }
+        let (unanswered, quiet) = (BTreeMap::new(), BTreeMap::new());
+        Self { mesh, judge, open, batch_of, opened: 0, asked_ms: 0, turn: 0, unanswered, quiet, header_waits: false }
     }
 
     /// Batches that are not final.
@@ -297,12 +298,17 @@ impl<J: Judge> Outbox<J> {
 
     /// When proofs are asked for next: at a header, but not before the last questions are answered; without either after a while.
     fn ask_at_ms(&self) -> u64 {
-        let soon = self.header_waits && self.unanswered == 0;
+        let soon = self.header_waits && self.unanswered.is_empty();
         self.asked_ms.saturating_add(if soon { ASK_MS_MIN } else { ASK_MS })
     }
 
     fn wants_proofs(&self) -> bool {
         self.open.values().any(|open| !open.waiting.is_empty() || (open.attest.is_some() && !open.attested))
+    }
+
+    fn validator(&self, turn: usize) -> Option<Identity> {
+        let validators = &self.mesh.validators;
+        validators.get(turn % validators.len().max(1)).copied()
     }
 
     /// Takes an input at a time of a clock that only goes forward, in ms.
@@ -319,11 +325,6 @@ impl<J: Judge> Outbox<J> {
             self.ask(now_ms, &mut out);
         }
         out
-    }
-
-    fn validator(&self, turn: usize) -> Option<Identity> {
-        let validators = &self.mesh.validators;
-        validators.get(turn % validators.len().max(1)).copied()
     }
 
     fn open(&mut self, now_ms: u64, opened: Opened, out: &mut Vec<Effect>) {
@@ -444,11 +445,14 @@ impl<J: Judge> Outbox<J> {
                 }
             }
             validator::Answer::Proofs { sealed, leaves, batches } => {
-                self.unanswered = self.unanswered.saturating_sub(1);
+                if let Some(left) = self.unanswered.get_mut(&from) {
+                    *left -= 1;
+                    self.unanswered.retain(|_, left| *left > 0);
+                }
                 // More of them are final, as it seems: the rest is asked for without waiting for a header.
                 self.header_waits |= !leaves.is_empty();
                 if let Err(reason) = self.take_proofs(now_ms, *sealed, leaves, batches, out) {
-                    self.turn += 1;
+                    self.quiet.insert(from, now_ms.saturating_add(QUIET_MS));
                     out.push(Effect::Trouble(Trouble::Unproved { validator: from, reason }));
                 }
             }
@@ -501,7 +505,6 @@ impl<J: Judge> Outbox<J> {
             changed.insert(batch.da_root);
             out.push(Effect::KeepAttested(batch.da_root, Box::new(attested)));
         }
-        self.proved |= !changed.is_empty();
         changed.iter().for_each(|da_root| self.close(now_ms, da_root, out));
         Ok(())
     }
@@ -566,14 +569,21 @@ impl<J: Judge> Outbox<J> {
         }
     }
 
-    /// Asks one validator what has become of all that waits.
+    /// Asks validators what has become of all that waits, each of them something else: one alone looks up no more than 1 250 leaves in a second for one
+    /// agent. Each time they are asked in another order, so that who says of everything that it is not final, or lags, is asked for the same once.
     fn ask(&mut self, now_ms: u64, out: &mut Vec<Effect>) {
-        // One that is silent, lags, or says of everything that it is not final, is not asked twice in a row.
-        if self.unanswered > 0 || !self.proved {
-            self.turn += 1;
+        let silent = std::mem::take(&mut self.unanswered).into_keys();
+        self.quiet.extend(silent.map(|validator| (validator, now_ms.saturating_add(QUIET_MS))));
+        self.quiet.retain(|_, until_ms| *until_ms > now_ms);
+        let all = &self.mesh.validators;
+        let mut asked: Vec<Identity> = all.iter().copied().filter(|each| !self.quiet.contains_key(each)).collect();
+        if asked.is_empty() {
+            asked.clone_from(all);
         }
-        self.proved = false;
-        let Some(validator) = self.validator(self.turn) else { return };
+        if asked.is_empty() {
+            return;
+        }
+        self.turn += 1;
         // Those that wait for longest first: headers take leaves in that order too.
         let mut oldest: Vec<&Open> = self.open.values().collect();
         oldest.sort_unstable_by_key(|open| open.number);
@@ -582,15 +592,15 @@ impl<J: Judge> Outbox<J> {
         let given = oldest.iter().filter(|open| open.attest.is_some() && !open.attested);
         let batches: Vec<Hash> = given.map(|open| open.batch.da_root).collect();
         let (mut leaves, mut batches) = (leaves.chunks(WANTED_LEAVES_MAX), batches.chunks(WANTED_BATCHES_MAX));
-        self.unanswered = 0;
-        for _ in 0..ASKS_MAX {
+        for at in 0..ASKS_MAX {
             let (leaves, batches) = (leaves.next().unwrap_or_default(), batches.next().unwrap_or_default());
             if leaves.is_empty() && batches.is_empty() {
                 break;
             }
             let request = validator::Request::Wanted { leaves: leaves.to_vec(), batches: batches.to_vec() };
+            let validator = asked[(self.turn + at) % asked.len()];
             out.push(Effect::AskValidator(validator, request));
-            self.unanswered += 1;
+            *self.unanswered.entry(validator).or_default() += 1;
         }
         (self.asked_ms, self.header_waits) = (now_ms, false);
     }
