@@ -115,10 +115,11 @@ impl VerifyingKey {
     }
 }
 
-/// The keys of a validator set, looked into once: each a point of the subgroup, each with a proof of possession.
+/// The keys of a validator set, looked into once: each a point of the subgroup, each with a proof of possession. Of those that were not wanted none is
+/// here, and no signature of theirs holds.
 #[derive(Clone, Debug)]
 pub struct Keys {
-    members: Vec<min_sig::PublicKey>,
+    members: Vec<Option<min_sig::PublicKey>>,
     group: Option<VerifyingKey>,
 }
 
@@ -147,9 +148,11 @@ impl<'a> Claim<'a> {
 }
 
 impl Proved {
-    /// Looks into the keys of a set that were not looked into yet.
-    fn look_into(&mut self, set: &ValidatorSet) -> Result<(), KeyError> {
-        let unknown = (0..).zip(set.members()).filter(|(_, it)| !self.0.contains_key(&(it.key, it.possession)));
+    /// Looks into those keys of a set that are wanted and were not looked into yet.
+    fn look_into(&mut self, set: &ValidatorSet, wanted: Signers) -> Result<(), KeyError> {
+        let unknown = (0..).zip(set.members()).filter(|(index, it)| {
+            wanted.contains(ValidatorIndex(*index)) && !self.0.contains_key(&(it.key, it.possession))
+        });
         let claims: Vec<Claim<'_>> =
             unknown.map(|(index, member)| Claim::of(index, member)).collect::<Result<_, _>>()?;
         // One by one only to name who has none.
@@ -208,11 +211,20 @@ impl Keys {
     /// # Errors
     /// As [`Keys::new`].
     pub fn of_proved(set: &ValidatorSet, proved: &mut Proved) -> Result<Self, KeyError> {
-        proved.look_into(set)?;
+        Self::of_signers(set, Signers::EVERYBODY, proved)
+    }
+
+    /// The keys of some of a set alone, for a sum of theirs: whoever has not signed cannot spoil it.
+    ///
+    /// # Errors
+    /// As [`Keys::new`], of these.
+    pub fn of_signers(set: &ValidatorSet, signers: Signers, proved: &mut Proved) -> Result<Self, KeyError> {
+        proved.look_into(set, signers)?;
         let known = |(index, it): (u16, &Validator)| {
-            proved.0.get(&(it.key, it.possession)).copied().ok_or(KeyError::Possession { index })
+            let wanted = signers.contains(ValidatorIndex(index));
+            wanted.then(|| proved.0.get(&(it.key, it.possession)).copied()).flatten()
         };
-        Ok(Self { members: (0..).zip(set.members()).map(known).collect::<Result<_, _>>()?, group: None })
+        Ok(Self { members: (0..).zip(set.members()).map(known).collect(), group: None })
     }
 
     /// The key alone that the threshold signatures of a chain's sets are checked against: no vote of a member holds.
@@ -221,6 +233,10 @@ impl Keys {
     /// As [`Keys::with_group`].
     pub fn of_group(key: &PublicKey) -> Result<Self, KeyError> {
         Self { members: Vec::new(), group: None }.with_group(key)
+    }
+
+    fn member(&self, signer: ValidatorIndex) -> Option<&min_sig::PublicKey> {
+        self.members.get(signer.at())?.as_ref()
     }
 
     /// With the key that the set's threshold signatures are checked against.
@@ -252,11 +268,11 @@ fn holds(key: &min_sig::PublicKey, message: &[u8], bytes: &Signature) -> bool {
 
 impl Scheme for Keys {
     fn verify(&self, signer: ValidatorIndex, message: &[u8], signature: &Signature) -> bool {
-        self.members.get(signer.at()).is_some_and(|key| holds(key, message, signature))
+        self.member(signer).is_some_and(|key| holds(key, message, signature))
     }
 
     fn verify_aggregate(&self, signers: Signers, message: &[u8], bytes: &Signature) -> bool {
-        let keys: Option<Vec<_>> = signers.iter().map(|signer| self.members.get(signer.at())).collect();
+        let keys: Option<Vec<_>> = signers.iter().map(|signer| self.member(signer)).collect();
         let Some((keys, point)) = keys.filter(|keys| !keys.is_empty()).zip(signature(bytes)) else { return false };
         point.fast_aggregate_verify(false, message, DST, &keys) == BLST_ERROR::BLST_SUCCESS
     }

@@ -182,6 +182,9 @@ impl ValidatorSet {
 pub struct Signers(pub u128);
 
 impl Signers {
+    /// Whoever there is.
+    pub const EVERYBODY: Self = Self(u128::MAX);
+
     /// One validator.
     pub fn one(index: ValidatorIndex) -> Self {
         Self(1_u128.checked_shl(index.0.into()).unwrap_or(0))

@@ -1,13 +1,14 @@
 //! Whether the receipt is in the log of a final header. The path says where it is, the seal that a quorum of a trusted set says so.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use super::Falsehood;
 use super::report::Finding;
-use crate::consensus::bls::{KeyError, Keys};
+use crate::consensus::bls::{Keys, Proved};
 use crate::consensus::bytes::Writer;
 use crate::consensus::header::Header;
-use crate::consensus::ids::{ChainId, SetDigest};
+use crate::consensus::ids::ChainId;
 use crate::consensus::light::check_final;
 use crate::consensus::seal::Seal;
 use crate::consensus::validators::ValidatorSet;
@@ -26,8 +27,8 @@ const FOUND_MAX: usize = 4096;
 /// What was found of sets and seals: looking into a set's keys and checking a seal take milliseconds, and many receipts share both.
 #[derive(Debug, Default)]
 pub(super) struct Seals {
-    /// Of sets that the trust file knows, so they are as many at most.
-    keys: BTreeMap<SetDigest, Result<Keys, KeyError>>,
+    /// Of members of sets that the trust file knows, so they are as many at most.
+    proved: Proved,
     /// By chain, header, set and seal.
     found: BTreeMap<Vec<u8>, Finding>,
 }
@@ -100,17 +101,17 @@ impl Seals {
                         "it is sealed by validator set {digest}, which the trust file does not know"
                     ));
                 }
-                match self.keys.entry(digest).or_insert_with(|| Keys::new(set)) {
-                    Ok(keys) => (&*keys, format!("{} of {} validators", votes.signers.len(), set.len())),
-                    Err(error) => return Finding::False(Falsehood::SetKeys(*error)),
+                match Keys::of_signers(set, votes.signers, &mut self.proved) {
+                    Ok(keys) => (Cow::Owned(keys), format!("{} of {} validators", votes.signers.len(), set.len())),
+                    Err(error) => return Finding::False(Falsehood::SetKeys(error)),
                 }
             }
             Seal::Threshold { .. } => match &trusted.group {
-                Some(keys) => (keys, format!("the key that its {} validators share", set.len())),
+                Some(keys) => (Cow::Borrowed(keys), format!("the key that its {} validators share", set.len())),
                 None => return Finding::Unknown(NO_GROUP.to_owned()),
             },
         };
-        match check_final(chain, header, seal, set, keys) {
+        match check_final(chain, header, seal, set, &*keys) {
             Ok(()) => Finding::True(format!("final at height {} of chain {chain} by {by}", header.height)),
             Err(source) => Finding::False(Falsehood::NotFinal { height: header.height.0, source }),
         }

@@ -1,7 +1,7 @@
 //! BLS signatures: what holds, and what must not.
 
 use blst::min_sig;
-use bpi_protocol::consensus::bls::{KeyError, Keys, POP_DST, SecretKey, VerifyingKey};
+use bpi_protocol::consensus::bls::{KeyError, Keys, POP_DST, Proved, SecretKey, VerifyingKey};
 use bpi_protocol::consensus::ids::{Epoch, ValidatorIndex};
 use bpi_protocol::consensus::scheme::{PublicKey, Scheme as _, Signature, Signer as _};
 use bpi_protocol::consensus::validators::{Signers, Validator, ValidatorSet};
@@ -75,6 +75,21 @@ fn a_proof_of_possession_of_another_key_is_refused() {
     for possession in [Signature(infinity()), Signature([0; 48]), Signature([0xff; 48])] {
         assert_eq!(refused(vec![Validator { possession, ..first }]), KeyError::Possession { index: 0 });
     }
+}
+
+#[test]
+fn keys_of_some_check_the_votes_of_these_alone() {
+    let bad = Validator { possession: Signature([0; 48]), ..validator(3) };
+    let set = ValidatorSet::new(Epoch(0), vec![validator(1), validator(2), bad]).unwrap();
+    let of = |signers| Keys::of_signers(&set, signers, &mut Proved::default());
+    assert_eq!(of(signers([1, 2])).unwrap_err(), KeyError::Possession { index: 2 });
+    let keys = of(signers([0, 1])).unwrap();
+    let votes = [1, 2, 3].map(|number| secret(number).sign(b"message"));
+    let sum = |of: &[Signature]| keys.aggregate(of).unwrap();
+    assert!(keys.verify_aggregate(signers([0, 1]), b"message", &sum(&votes[..2])));
+    assert!(keys.verify(ValidatorIndex(1), b"message", &votes[1]));
+    assert!(!keys.verify(ValidatorIndex(2), b"message", &votes[2]));
+    assert!(!keys.verify_aggregate(signers([0, 1, 2]), b"message", &sum(&votes)));
 }
 
 #[test]
