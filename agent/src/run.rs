@@ -44,7 +44,7 @@ const WANTED_S: u32 = 10;
 /// Bytes that wait for one pinner at a time; BPCI drops the oldest beyond 4 MiB.
 const WINDOW_BYTES: usize = 1 << 20;
 /// Bytes of shards that are kept in memory for who asks for them; those of others are computed again.
-const SHARDS_BYTES_MAX: usize = 64 << 20;
+const SHARDS_BYTES_MAX: usize = 96 << 20;
 /// Open batches that are found again, at most.
 const FOUND_MAX: u32 = 4096;
 /// Batches that the packing thread may be ahead.
@@ -195,12 +195,26 @@ pub fn run(config: Config) -> Result<(), RunError> {
     })
 }
 
-/// A piece that waits for its pinner to have room.
+/// Pieces of a batch that wait for their pinner to have room. Bytes are not among them: they are those of all open batches, n / k times.
 struct Waiting {
     da_root: Hash,
-    shard: u8,
-    stripe: u32,
-    encoded: Arc<Encoded>,
+    shards: Vec<u8>,
+    /// Pieces that were sent, shard by shard and stripe by stripe.
+    sent: usize,
+}
+
+impl Waiting {
+    /// The next piece; `None` when all were sent.
+    fn next(&mut self, encoded: &Encoded) -> Option<pinner::Piece> {
+        let stripes = encoded.coding.stripes() as usize;
+        let shard = *self.shards.get(self.sent / stripes)?;
+        let stripe = (self.sent % stripes) as u32;
+        self.sent += 1;
+        let begin = encoded.coding.chunk_begin(stripe) as usize;
+        let end = begin + encoded.coding.chunk_bytes(stripe) as usize;
+        let bytes = encoded.shards.get(usize::from(shard))?.get(begin..end)?.to_vec();
+        Some(pinner::Piece { da_root: self.da_root, shard, stripe, bytes })
+    }
 }
 
 struct Agent {
@@ -215,8 +229,9 @@ struct Agent {
     /// Counts batches that have become final.
     finals: watch::Sender<u64>,
     pinners: BTreeSet<Identity>,
-    /// Shards that pinners may ask for, the newest last.
+    /// Shards of some open batches, the newest last.
     shards: VecDeque<(Hash, Arc<Encoded>)>,
+    /// What each pinner has asked for.
     pieces: BTreeMap<Identity, VecDeque<Waiting>>,
     metrics: Arc<Metrics>,
     /// Counts on whenever db.class has something new.
@@ -406,7 +421,7 @@ impl Agent {
                 () = sleep_until(TokioInstant::from_std(wake)) => self.step(Input::Time).await?,
                 _ = figures.tick() => self.take_figures().await?,
             }
-            self.pump();
+            self.pump().await?;
         }
     }
 
@@ -515,7 +530,7 @@ impl Agent {
                 }
                 self.send(to, request.to_bytes());
             }
-            Effect::SendPieces(to, da_root, shards) => self.queue(to, da_root, shards).await?,
+            Effect::SendPieces(to, da_root, shards) => self.queue(to, da_root, shards),
             Effect::KeepAcknowledgement(da_root, acknowledgement) => {
                 let mut bytes = Writer::new();
                 acknowledgement.write(&mut bytes);
@@ -543,7 +558,7 @@ impl Agent {
                 self.changed();
             }
             Effect::Closed(da_root) => {
-                self.shards.retain(|(each, _)| *each != da_root);
+                self.forget(&da_root);
                 let path = sealed_path(&self.config.outbox_dir, &da_root);
                 if let Err(error) = fs::remove_file(&path) {
                     tracing::warn!(%error, path = %path.display(), "sealed bytes that are not needed any more stay");
@@ -573,45 +588,54 @@ impl Agent {
         }
     }
 
-    async fn queue(&mut self, to: Identity, da_root: Hash, wanted: ShardSet) -> Result<(), RunError> {
-        let kept = self.shards.iter().find(|(each, _)| *each == da_root).map(|(_, encoded)| Arc::clone(encoded));
-        let encoded = match kept {
-            Some(encoded) => encoded,
-            None => {
-                let Some(batch) = self.class.batch(&da_root).await? else { return Ok(()) };
-                let Some(encoded) = self.encode_again(&batch).await? else { return Ok(()) };
-                self.keep_shards(da_root, Arc::clone(&encoded));
-                encoded
-            }
-        };
+    /// Nothing more of a batch is sent.
+    fn forget(&mut self, da_root: &Hash) {
+        self.shards.retain(|(each, _)| each != da_root);
+        self.pieces.values_mut().for_each(|queue| queue.retain(|waiting| waiting.da_root != *da_root));
+    }
+
+    fn queue(&mut self, to: Identity, da_root: Hash, wanted: ShardSet) {
         let queue = self.pieces.entry(to).or_default();
         // Asked for again: what waits of it is enough.
         queue.retain(|waiting| waiting.da_root != da_root);
-        for shard in wanted.iter() {
-            for stripe in 0..encoded.coding.stripes() {
-                queue.push_back(Waiting { da_root, shard, stripe, encoded: Arc::clone(&encoded) });
-            }
-        }
-        Ok(())
+        queue.push_back(Waiting { da_root, shards: wanted.iter().collect(), sent: 0 });
     }
 
-    /// Sends pieces, as far as their pinners have room.
-    fn pump(&mut self) {
-        let Self { pieces, mesh, .. } = self;
-        pieces.retain(|to, queue| {
-            while mesh.waiting_bytes(to) < WINDOW_BYTES
-                && let Some(Waiting { da_root, shard, stripe, encoded }) = queue.pop_front()
-            {
-                let begin = encoded.coding.chunk_begin(stripe) as usize;
-                let end = begin + encoded.coding.chunk_bytes(stripe) as usize;
-                let bytes = encoded.shards.get(usize::from(shard)).and_then(|shard| shard.get(begin..end));
-                let Some(bytes) = bytes else { continue };
-                let piece = pinner::Piece { da_root, shard, stripe, bytes: bytes.to_vec() };
-                let message: Message = Arc::new(Zeroizing::new(pinner::Request::Piece(piece).to_bytes()));
-                mesh.send(*to, message);
+    /// Sends pieces, as far as their pinners have room: those first of batches whose shards are in memory. When a pinner wants none of these, the shards of
+    /// the batch that it has waited for longest are computed again, one batch at a time.
+    async fn pump(&mut self) -> Result<(), RunError> {
+        let Self { pieces, mesh, shards, .. } = self;
+        let mut wanted = None;
+        for (to, queue) in pieces.iter_mut() {
+            while mesh.waiting_bytes(to) < WINDOW_BYTES {
+                let found = queue.iter_mut().enumerate().find_map(|(at, waiting)| {
+                    let (_, encoded) = shards.iter().find(|(each, _)| *each == waiting.da_root)?;
+                    Some((at, waiting.next(encoded)))
+                });
+                match found {
+                    Some((_, Some(piece))) => {
+                        let message: Message = Arc::new(Zeroizing::new(pinner::Request::Piece(piece).to_bytes()));
+                        mesh.send(*to, message);
+                    }
+                    Some((at, None)) => drop(queue.remove(at)),
+                    None => {
+                        wanted = wanted.or_else(|| queue.front().map(|waiting| waiting.da_root));
+                        break;
+                    }
+                }
             }
-            !queue.is_empty()
-        });
+        }
+        pieces.retain(|_, queue| !queue.is_empty());
+        let Some(da_root) = wanted else { return Ok(()) };
+        let encoded = match self.class.batch(&da_root).await? {
+            Some(batch) => self.encode_again(&batch).await?,
+            None => None,
+        };
+        match encoded {
+            Some(encoded) => self.keep_shards(da_root, encoded),
+            None => self.forget(&da_root),
+        }
+        Ok(())
     }
 
     fn stop(&mut self) {
@@ -682,4 +706,24 @@ async fn containerd(config: &Config) -> Option<Driver> {
 fn start_of(cursor: Cursor) -> (String, (u64, Option<Sha256Digest>)) {
     let digest = (cursor.digest != [0; 32]).then(|| Sha256Digest::from_bytes(cursor.digest));
     (cursor.boundary, (cursor.next_seq, digest))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn each_piece_of_what_is_wanted_is_sent_once() {
+        let data: Vec<u8> = (0..3 << 20).map(|at: u32| at as u8).collect();
+        let encoded = encode(Coding::new(2, 4, data.len() as u64).unwrap(), &data).unwrap();
+        let mut waiting = Waiting { da_root: encoded.da_root, shards: vec![0, 3], sent: 0 };
+        let mut sent = BTreeMap::<u8, Vec<u8>>::new();
+        while let Some(piece) = waiting.next(&encoded) {
+            sent.entry(piece.shard).or_default().extend(piece.bytes);
+        }
+        assert!(encoded.coding.stripes() > 1);
+        assert_eq!(sent, BTreeMap::from([(0, encoded.shards[0].clone()), (3, encoded.shards[3].clone())]));
+        assert!(Waiting { da_root: encoded.da_root, shards: Vec::new(), sent: 0 }.next(&encoded).is_none());
+    }
 }
