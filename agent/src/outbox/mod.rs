@@ -44,6 +44,8 @@ const ASK_MS: u64 = 1_000;
 const ASK_MS_MIN: u64 = 50;
 /// Questions at a time, of 256 leaves each.
 const ASKS_MAX: usize = 4;
+/// How often is asked after a header: who is asked first may hear of it last, and the next one comes after 250 ms.
+const ASKS_PER_HEADER: u8 = 2;
 /// How long who did not answer, or proved something else, is not asked for proofs, in ms.
 const QUIET_MS: u64 = 5_000;
 
@@ -258,7 +260,8 @@ pub struct Outbox<J> {
     unanswered: BTreeMap<Identity, usize>,
     /// Who is not asked before then, unless nobody else is left.
     quiet: BTreeMap<Identity, u64>,
-    header_waits: bool,
+    /// Questions that are due at once, because of a header.
+    due: u8,
 }
 
 impl<J: Judge> Outbox<J> {
@@ -266,7 +269,7 @@ impl<J: Judge> Outbox<J> {
     pub fn new(mesh: Mesh, judge: J) -> Self {
         let (open, batch_of) = (BTreeMap::new(), BTreeMap::new());
         let (unanswered, quiet) = (BTreeMap::new(), BTreeMap::new());
-        Self { mesh, judge, open, batch_of, opened: 0, asked_ms: 0, turn: 0, unanswered, quiet, header_waits: false }
+        Self { mesh, judge, open, batch_of, opened: 0, asked_ms: 0, turn: 0, unanswered, quiet, due: 0 }
     }
 
     /// Batches that are not final.
@@ -298,7 +301,7 @@ impl<J: Judge> Outbox<J> {
 
     /// When proofs are asked for next: at a header, but not before the last questions are answered; without either after a while.
     fn ask_at_ms(&self) -> u64 {
-        let soon = self.header_waits && self.unanswered.is_empty();
+        let soon = self.due > 0 && self.unanswered.is_empty();
         self.asked_ms.saturating_add(if soon { ASK_MS_MIN } else { ASK_MS })
     }
 
@@ -318,7 +321,7 @@ impl<J: Judge> Outbox<J> {
             Input::Opened(opened) => self.open(now_ms, *opened, &mut out),
             Input::Pinner(from, answer) => self.hear_pinner(now_ms, from, answer, &mut out),
             Input::Validator(from, answer) => self.hear_validator(now_ms, from, answer, &mut out),
-            Input::Header => self.header_waits = true,
+            Input::Header => self.due = ASKS_PER_HEADER,
             Input::Time => self.say_again(now_ms, &mut out),
         }
         if now_ms >= self.ask_at_ms() && self.wants_proofs() {
@@ -450,7 +453,7 @@ impl<J: Judge> Outbox<J> {
                     self.unanswered.retain(|_, left| *left > 0);
                 }
                 // More of them are final, as it seems: the rest is asked for without waiting for a header.
-                self.header_waits |= !leaves.is_empty();
+                self.due = self.due.max(u8::from(!leaves.is_empty()));
                 if let Err(reason) = self.take_proofs(now_ms, *sealed, leaves, batches, out) {
                     self.quiet.insert(from, now_ms.saturating_add(QUIET_MS));
                     out.push(Effect::Trouble(Trouble::Unproved { validator: from, reason }));
@@ -602,7 +605,7 @@ impl<J: Judge> Outbox<J> {
             out.push(Effect::AskValidator(validator, request));
             *self.unanswered.entry(validator).or_default() += 1;
         }
-        (self.asked_ms, self.header_waits) = (now_ms, false);
+        (self.asked_ms, self.due) = (now_ms, self.due.saturating_sub(1));
     }
 }
 
