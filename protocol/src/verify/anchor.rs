@@ -1,19 +1,21 @@
 //! Whether the receipt is in the log of a final header. The path says where it is, the seal that a quorum of a trusted set says so.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Falsehood;
 use super::report::Finding;
+use crate::availability::attestation::{Attestation, AttestationError};
 use crate::consensus::bls::{Keys, Proved};
 use crate::consensus::bytes::Writer;
 use crate::consensus::header::Header;
-use crate::consensus::ids::ChainId;
+use crate::consensus::ids::{ChainId, HeaderDigest};
 use crate::consensus::light::check_final;
 use crate::consensus::seal::Seal;
 use crate::consensus::validators::ValidatorSet;
 use crate::evidence::Evidence;
 use crate::finality::Finality;
+use crate::log::Hash;
 use crate::trust::Trust;
 
 const NO_PROOF: &str = "not anchored: no finality.bin is part of this evidence";
@@ -31,6 +33,8 @@ pub(super) struct Seals {
     proved: Proved,
     /// By chain, header, set and seal.
     found: BTreeMap<Vec<u8>, Finding>,
+    /// What pinners have signed for a batch and was found good: a batch has many receipts, too.
+    attested: BTreeSet<(ChainId, HeaderDigest, Hash)>,
 }
 
 /// What is found about inclusion and about finality.
@@ -56,6 +60,26 @@ fn inclusion(proof: &Finality, evidence: &Evidence, finality: &Finding) -> Findi
 }
 
 impl Seals {
+    /// Checks that pinners who count have signed for a batch when a header was made.
+    pub(super) fn check_attestation(
+        &mut self,
+        chain: ChainId,
+        header: &Header,
+        attestation: &Attestation,
+        counts: impl Fn(&[u8; 32]) -> bool,
+    ) -> Result<(), AttestationError> {
+        let key = (chain, header.digest(), attestation.leaf_hash());
+        if self.attested.contains(&key) {
+            return Ok(());
+        }
+        attestation.check(chain, header.time.0 / 1000, counts)?;
+        if self.attested.len() >= FOUND_MAX {
+            self.attested.clear();
+        }
+        self.attested.insert(key);
+        Ok(())
+    }
+
     /// Whether a header is final, by whom the trust file names.
     pub(super) fn final_header(
         &mut self,

@@ -40,7 +40,8 @@ fn judge(
     let made_s = header.time.0 / 1000;
     let pinners = trust.chain(&anchor.chain).and_then(|chain| chain.pinners.as_ref());
     let counts = |pinner: &[u8; 32]| pinners.is_none_or(|pinners| pinners.contains(pinner));
-    proof.attestation.check(anchor.chain, made_s, counts).map_err(Falsehood::Attestation)?;
+    let checked = seals.check_attestation(anchor.chain, header, &proof.attestation, counts);
+    checked.map_err(Falsehood::Attestation)?;
     let of_its_own = proof.sealed.as_ref();
     let of_its_own = of_its_own.map(|it| seals.final_header(anchor.chain, &it.header, &it.seal, &it.set, trust));
     match of_its_own.as_ref().unwrap_or(finality) {

@@ -9,7 +9,7 @@ use bpi_protocol::log::leaf::TenantId;
 use bpi_protocol::log::proof::ProofError;
 use bpi_protocol::mesh::validator::Sealed;
 use bpi_protocol::trust::Trust;
-use bpi_protocol::verify::{Falsehood, Level, Report, RowName, Status, verify};
+use bpi_protocol::verify::{Falsehood, Level, Report, RowName, Status, Verifier, verify};
 
 use crate::anchored::{Anchored, Available, MADE_S, TENANT};
 use crate::finality::row;
@@ -116,12 +116,16 @@ fn a_proof_is_read_as_it_was_written_and_no_changed_byte_passes() {
     let trust = made.trust();
     let evidence = made.anchored.evidence.clone().with_finality(made.anchored.proof.clone());
     let good = evidence.with_availability(made.proof.clone()).to_files();
+    // One that has found the honest proof good, and remembers it.
+    let mut verifier = Verifier::new(&trust);
+    assert_eq!(verifier.judge(&Evidence::from_files(good.clone()).unwrap(), None, Level::Final).exit_code(), 0);
     for at in 0..bytes.len() {
         assert!(Availability::from_bytes(&bytes[..at]).is_err());
         let mut files = good.clone();
         files.get_mut(AVAILABILITY_FILE).unwrap()[at] ^= 1 << (at % 8);
         if let Ok(evidence) = Evidence::from_files(files) {
             assert_ne!(verify(&evidence, &trust, Level::Final).exit_code(), 0, "byte {at}");
+            assert_ne!(verifier.judge(&evidence, None, Level::Final).exit_code(), 0, "byte {at}");
         }
     }
 }
