@@ -59,7 +59,7 @@ pub struct Config {
     /// The socket of the local API.
     #[serde(default = "defaults::socket")]
     pub socket: PathBuf,
-    /// Where metrics and health are given. Without it they are not.
+    /// Where metrics and health are given: an address and a port, or `unix:` and the path of a socket. Without it they are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<ApiAddress>,
     /// `off`, `error`, `warn`, `info`, `debug` or `trace`.

@@ -35,7 +35,7 @@ use zeroize::Zeroizing;
 use crate::config::{Config, ConfigError, SnapshotConfig};
 use crate::judge::Trusted;
 use crate::metrics::Metrics;
-use crate::outbox::{self, Effect, Entry, Input, Opened, Outbox};
+use crate::outbox::{self, Effect, Entry, Input, Opened, Outbox, SPREADING_MAX, SPREADING_MS};
 use crate::packing::{Packed, Packer, PackingError, Told, batch_of_file, sealed_path, unix_ms};
 use crate::{reconcile, scribe, status};
 
@@ -315,22 +315,29 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Opens the batches again that were under way, and removes sealed bytes of batches that never were.
+    /// Opens the batches again that were under way, or not at all their pinners, and removes sealed bytes that nobody needs.
     async fn find_again(&mut self) -> Result<(), RunError> {
         let folder = self.config.outbox_dir.clone();
         let failed = |source| RunError::Folder { deed: "look through", path: folder.clone(), source };
+        let mut to_spread = Vec::new();
         for entry in fs::read_dir(&folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             let Some(da_root) = batch_of_file(&path) else { continue };
-            // One that is not in db.class was never handed on: its records are packed again.
-            if self.class.batch(&da_root).await?.is_none_or(|batch| batch.state == BatchState::Final) {
-                fs::remove_file(&path).map_err(|source| RunError::Folder { deed: "remove", path, source })?;
+            match self.class.batch(&da_root).await? {
+                Some(batch) if batch.state != BatchState::Final => {}
+                Some(batch) if unix_ms().saturating_sub(batch.created_ms) < SPREADING_MS => to_spread.push(batch),
+                // One that is not in db.class was never handed on: its records are packed again.
+                _ => remove(&path)?,
             }
+        }
+        to_spread.sort_unstable_by_key(|batch| std::cmp::Reverse(batch.number));
+        for batch in to_spread.drain(SPREADING_MAX.min(to_spread.len())..) {
+            remove(&sealed_path(&folder, &batch.da_root))?;
         }
         // More than may be open at a time are there only when sealed bytes were lost, which each start tells again.
         let open = self.class.open_batches(FOUND_MAX).await?;
-        for batch in open {
-            self.reopen(&batch).await?;
+        for batch in open.iter().chain(&to_spread) {
+            self.reopen(batch).await?;
         }
         Ok(())
     }
@@ -655,6 +662,10 @@ impl Agent {
             class.close().await;
         }
     }
+}
+
+fn remove(path: &Path) -> Result<(), RunError> {
+    fs::remove_file(path).map_err(|source| RunError::Folder { deed: "remove", path: path.to_path_buf(), source })
 }
 
 /// Sees containers to their end that an agent before was asked to run, and removes what it made.

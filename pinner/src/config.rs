@@ -538,7 +538,7 @@ mod tests {
             ("chain = \"0F\"".to_owned(), "chain = 0F"),
             (with("burst = 3"), "unknown field `burst`"),
             (with("log_level = \"loud\""), "log_level = loud"),
-            (with("api = \"0.0.0.0:1\""), "api = \"0.0.0.0:1\""),
+            (with("api = \"0.0.0.0:1\""), "api = 0.0.0.0:1"),
             (with("relays_per_frame = 9"), "relays_per_frame = 9"),
             (with("[staging]\nbytes = 1"), "staging.bytes = 1"),
             (with("[staging]\noffers = 5"), "staging.offers_per_agent = 64"),

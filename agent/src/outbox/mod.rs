@@ -31,9 +31,9 @@ use bpi_protocol::mesh::validator::{
 /// Batches that are open at a time; records beyond them wait in the spool.
 pub const OPEN_MAX: usize = 64;
 /// Batches that are final and still spread to pinners who were away, at most; of more the oldest are let be.
-const SPREADING_MAX: usize = 256;
+pub const SPREADING_MAX: usize = 256;
 /// How long that goes on, in ms.
-const SPREADING_MS: u64 = 3_600_000;
+pub const SPREADING_MS: u64 = 3_600_000;
 /// Shortest pause before something is said again, in ms: a few headers.
 const PAUSE_MS: u64 = 2_000;
 /// Longest pause, in ms.
