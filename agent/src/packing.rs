@@ -38,7 +38,7 @@ const RECORDS_MAX: usize = bpi_availability::car::RECORDS_MAX;
 const NAP: Duration = Duration::from_millis(5);
 const NAP_MAX: Duration = Duration::from_millis(50);
 /// How often new boundaries are looked for.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// How long a boundary rests whose files cannot be read.
 const REST: Duration = Duration::from_secs(5);
 /// Ending of the files of sealed bytes.
