@@ -137,9 +137,13 @@ def cases(mesh):
     mesh.start_member(pinner)
     faults.feed(100).wait()
     yield "and resumes when there is room", *faults.all_is_final()
+    faults.stop(pinner)
+    faults.feed(100).wait()
+    yield "with a pinner away, all becomes final by the others", *faults.all_is_final()
     agent.process.kill()
     agent.process.wait()
     owed = len(list((agent.folder / "outbox").glob("*.sealed")))
+    mesh.start_member(pinner)
     mesh.start_member(agent)
     mesh.wait(lambda: not list((agent.folder / "outbox").glob("*.sealed")), "an agent that was ended gives the pinner what it has missed", 90)
     yield f"an agent that was ended by kill -9 gives it the {owed} batches that it has missed", owed > 0, owed
