@@ -211,7 +211,7 @@ mesh_drill_undo() {
 
 # The same with processes that tests own: tests/mesh.
 
-MESH_PACKAGES=(fiu-utils postgresql)
+MESH_PACKAGES=(fiu-utils postgresql docker.io docker-compose debootstrap)
 
 mesh_programs() {
   rocksdb_ready ci

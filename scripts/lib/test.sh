@@ -192,6 +192,9 @@ test_mesh() {
   done
   one "up, status, drill and down" mesh_devnet
   rc=0
+  logged mesh-compose mesh_world compose --cache "$BPI_CACHE/compose" || rc=$?
+  count_log mesh-compose "$rc"
+  rc=0
   logged mesh-vectors python3 availability/tests/vectors/make.py --check || rc=$?
   if [ "$rc" -eq 0 ]; then pass; else fail "availability/tests/vectors/make.py --check"; fi
   rc=0
