@@ -89,7 +89,7 @@ def cases(docker, programs, folder, cache):
               "BPI_CONTAINERD": folder / "no-containerd"}
     try:
         docker.say(*compose, "up", "--detach", "--no-build", **places)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while len(evidence := sorted((folder / "bpi/evidence").glob("*/c*[0-9]"))) < RECEIPTS and time.monotonic() < end:
             time.sleep(0.2)
         logs = "" if len(evidence) == RECEIPTS else docker.say(*compose, "logs", "--tail", "20", **places)
@@ -101,7 +101,7 @@ def cases(docker, programs, folder, cache):
         yield "each verifies offline up to final", not wrong, wrong[:1]
         docker.say(*compose, "restart", **places)
         subprocess.run([programs / "spool-fixture", folder / "spool", "again", "1"], check=True)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while not (more := list((folder / "bpi/evidence/again").glob("c*[0-9]"))) and time.monotonic() < end:
             time.sleep(0.2)
         yield "and so it is after a restart of all", len(more) == 1, more
