@@ -28,6 +28,8 @@ const BEFORE_BYTES: usize = 192;
 const BEFORE_PLAIN: usize = 12;
 /// Instructions after a candidate that are looked at.
 const AFTER_LOOKED: usize = 16;
+/// Sections of code begin at multiples of this; a linker fills what is left of the one before with zeroes.
+const SECTION_BYTES: usize = 16;
 /// Bytes compared at once while candidates are sought.
 const STRIDE_BYTES: usize = 64;
 
@@ -136,9 +138,9 @@ pub fn scan(code: &[u8]) -> Scan {
 }
 
 /// Bytes around a range that [`scan_within`] wants to see: before it, so that decoding falls into step; after it, to see where it leads.
-pub const CONTEXT_BYTES: usize = AFTER_LOOKED * LENGTH_MAX + LENGTH_MAX;
+pub const CONTEXT_BYTES: usize = (AFTER_LOOKED * LENGTH_MAX + LENGTH_MAX).next_multiple_of(SECTION_BYTES);
 
-/// The same for opcodes that begin in `range` of `code`. Offsets are those of `code`.
+/// The same for opcodes that begin in `range` of `code`, which stands at a multiple of 16. Offsets are those of `code`.
 pub fn scan_within(code: &[u8], range: std::ops::Range<usize>) -> Scan {
     let mut scan = Scan::default();
     for at in candidates(code).into_iter().filter(|at| range.contains(at)) {
@@ -188,7 +190,7 @@ pub fn judge(code: &[u8], at: usize) -> Verdict {
     let Some(kind) = kind_at(code, at) else { return Verdict::Nothing };
     let start = at.saturating_sub(BEFORE_BYTES);
     let window = &code[start..code.len().min(at + LENGTH_MAX)];
-    let approach = Approach::of(window, at - start);
+    let approach = Approach::of(window, at - start, start);
     let (hit, missed) = approach.votes();
     let end = at + hit.map_or(2, |found| found.length - found.prefixes);
     if crashes(&code[end.min(code.len())..]) {
@@ -210,6 +212,8 @@ struct Place {
     is_plain: bool,
     /// It is one that stands where a function begins, and too long to be chance: `endbr64`, padding.
     is_mark: bool,
+    /// It lies in a gap between two sections, and the second begins there.
+    gap_end: Option<usize>,
     /// Where the next one is.
     next: usize,
 }
@@ -217,7 +221,7 @@ struct Place {
 /// What one way to the candidate passes.
 #[derive(Clone, Copy, Debug, Default)]
 struct Way {
-    /// Instructions without anything odd, right before the candidate.
+    /// Instructions without anything odd, right before the candidate, gaps aside.
     plain: usize,
     /// Among them one that chance does not make.
     marked: bool,
@@ -235,10 +239,11 @@ struct Approach {
 }
 
 impl Approach {
-    fn of(window: &[u8], candidate: usize) -> Self {
+    /// `start`: where the window stands.
+    fn of(window: &[u8], candidate: usize, start: usize) -> Self {
         let mut decoder = Decoder::new(64, window, DecoderOptions::NONE);
         let mut instruction = Instruction::default();
-        let nowhere = Place { fate: Fate::Crashes, is_plain: false, is_mark: false, next: usize::MAX };
+        let nowhere = Place { fate: Fate::Crashes, is_plain: false, is_mark: false, gap_end: None, next: usize::MAX };
         let mut places = vec![nowhere; candidate + 1];
         for place in (0..=candidate).rev() {
             if decoder.set_position(place).is_err() {
@@ -249,6 +254,7 @@ impl Approach {
                 continue;
             }
             let next = place + instruction.len();
+            let gap_end = end_of_gap(window, place, start).filter(|end| *end <= candidate);
             let is_plain = is_plain(&instruction) && !is_zeroes(&window[place..]);
             let fate = match places.get(next) {
                 Some(place) => place.fate,
@@ -258,7 +264,7 @@ impl Approach {
                 },
             };
             let is_mark = matches!(instruction.mnemonic(), Mnemonic::Nop | Mnemonic::Endbr64) && instruction.len() > 3;
-            places[place] = Place { fate, is_plain, is_mark, next };
+            places[place] = Place { fate, is_plain, is_mark, gap_end, next };
         }
         Self { places, candidate, whole: candidate < BEFORE_BYTES }
     }
@@ -296,7 +302,11 @@ impl Approach {
     fn walk(&self, mut place: usize) -> Way {
         let mut way = Way::default();
         while place < self.candidate {
-            let Place { is_plain, is_mark, next, .. } = self.places[place];
+            let Place { is_plain, is_mark, gap_end, next, .. } = self.places[place];
+            if let Some(end) = gap_end {
+                place = end;
+                continue;
+            }
             if is_plain {
                 way.plain += 1;
                 way.marked |= is_mark;
@@ -338,6 +348,17 @@ fn crashes(code: &[u8]) -> bool {
         }
     }
     false
+}
+
+/// Where the section after a gap begins, if `place` lies in one: zeroes up to a multiple of 16, fewer than 16. They stand between two stretches of code,
+/// as those of a program's stubs and of its functions, and are executed by nobody; what begins behind them is in step.
+fn end_of_gap(window: &[u8], place: usize, start: usize) -> Option<usize> {
+    let end = (start + place).next_multiple_of(SECTION_BYTES) - start;
+    // One zero byte may begin an instruction.
+    let is_gap = end > place + 1 && window.get(place..end)?.iter().all(|byte| *byte == 0);
+    // More than a gap: what holds so many zeroes is a table.
+    let is_more = end >= SECTION_BYTES && window[end - SECTION_BYTES..end].iter().all(|byte| *byte == 0);
+    (is_gap && !is_more).then_some(end)
 }
 
 /// `add [rax], al`: what zeroes decode to.
@@ -506,6 +527,28 @@ mod tests {
             let code: Vec<u8> = bytes.iter().map(|index| [0x0f, 0xa2, 0xc7, 0xf8, 0x01, 0xd0][*index]).collect();
             let slow: Vec<usize> = (0..code.len()).filter(|at| kind_at(&code, *at).is_some()).collect();
             proptest::prop_assert_eq!(candidates(&code), slow);
+        }
+    }
+
+    #[test]
+    fn what_begins_behind_the_gap_between_two_sections_is_code() {
+        // jmp [rip + 0x2fba]; push 2; jmp: a stub of a linker, 16 bytes.
+        let stub = [0xff, 0x25, 0xba, 0x2f, 0, 0, 0x68, 2, 0, 0, 0, 0xe9, 0xc0, 0xff, 0xff, 0xff];
+        let with_gap = |zeroes: usize| {
+            let mut code: Vec<u8> = stub.repeat(11);
+            // jmp [rip + 0x2f3a]; xchg ax, ax
+            code.extend([0xff, 0x25, 0x3a, 0x2f, 0, 0, 0x66, 0x90]);
+            code.extend(vec![0; zeroes]);
+            let begin = code.len();
+            // push r15; xor eax, eax; push r14; push rbp; push rbx; sub rsp, 0x18; cpuid
+            code.extend([0x41, 0x57, 0x31, 0xc0, 0x41, 0x56, 0x55, 0x53, 0x48, 0x83, 0xec, 0x18, 0x0f, 0xa2]);
+            code.extend((0..4).flat_map(|_| function(&[0x31, 0xd2])));
+            judge(&code, begin + 12)
+        };
+        assert!(matches!(with_gap(8), Verdict::Instruction(Found { kind: Kind::Cpuid, .. })));
+        // So many are no gap, and these do not reach to where a section begins.
+        for zeroes in [6, 24, 40] {
+            assert_eq!(with_gap(zeroes), Verdict::Unclear(Kind::Cpuid), "{zeroes}");
         }
     }
 }
