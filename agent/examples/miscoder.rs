@@ -75,6 +75,9 @@ fn miscoded(config: &Config, boundary: &str) -> Result<(Opened, Encoded), Box<dy
     let readers: Vec<ReaderId> = tenant.readers.iter().map(|reader| ReaderId(*reader)).collect();
     let packed: Packed = batch::pack(tenant.id, &envelopes, &readers, &mut UnwrapErr(SysRng))?;
     let (honest, mut encoded) = packed.encode(config.coding.k, config.coding.n)?;
+    if encoded.coding.stripes() != 1 {
+        return Err("the batch is too large for one piece a shard".into());
+    }
     let k = usize::from(encoded.coding.k());
     for (shard, root) in encoded.shards.iter_mut().zip(&mut encoded.roots).skip(k) {
         shard[0] ^= 1;

@@ -16,7 +16,7 @@ use bpi_protocol::availability::proof::Availability;
 use bpi_protocol::consensus::bytes::{BytesError, Reader};
 use bpi_protocol::consensus::ids::ChainId;
 use bpi_protocol::envelope::Envelope;
-use bpi_protocol::evidence::{Evidence, EvidenceError};
+use bpi_protocol::evidence::{CHAIN_BYTES_MAX, Evidence, EvidenceError};
 use bpi_protocol::finality::Finality;
 use bpi_protocol::log::leaf::TenantId;
 use bpi_protocol::log::{self, Hash, Log};
@@ -50,7 +50,7 @@ pub enum MakingError {
     },
     /// Nothing in reach is the intent that it closes.
     #[error(
-        "record {seq} of boundary {boundary} closes an intent that is not among the {STRETCH_MAX} records before it"
+        "record {seq} of boundary {boundary} closes an intent that is not among the {STRETCH_MAX} records and {CHAIN_BYTES_MAX} bytes before it"
     )]
     NoIntent {
         /// Whose.
@@ -129,9 +129,14 @@ impl Window {
     fn stretch(&mut self, seq: u64) -> Result<Vec<Envelope>, MakingError> {
         let last = self.record(seq)?;
         let started = last.record.chain().started_ref;
-        let mut back = vec![last.envelope.clone()];
+        let (mut back, mut bytes) = (vec![last.envelope.clone()], 0);
         for before in (seq.saturating_sub(STRETCH_MAX)..seq).rev() {
             let found = self.record(before)?;
+            // In Base64, with signature and names: what `chain.jsonl` may hold.
+            bytes += found.envelope.payload().len() * 4 / 3 + 512;
+            if bytes > CHAIN_BYTES_MAX {
+                break;
+            }
             back.push(found.envelope.clone());
             if Some(found.digest) == started {
                 back.reverse();

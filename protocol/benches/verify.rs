@@ -1,16 +1,9 @@
 //! How long it takes to judge evidence in process, and to write and read canonical bytes.
-#![allow(missing_docs, clippy::unwrap_used)]
-
-#[path = "../tests/protocol/anchored.rs"]
-#[allow(dead_code)]
-mod anchored;
-#[path = "../tests/consensus/cluster.rs"]
-#[allow(dead_code)]
-mod cluster;
+#![allow(missing_docs)]
 
 use std::hint::black_box;
 
-use anchored::Available;
+use bpi_conformance::anchored::Available;
 use bpi_conformance::mutants::Truth;
 use bpi_conformance::story::{Signer, run, short};
 use bpi_protocol::canonical;
@@ -41,7 +34,7 @@ fn judging(criterion: &mut Criterion) {
         });
     }
     // Nine validators and three pinners; their keys, the seal and the pinners' signatures are part of it.
-    let made = Available::new();
+    let made = Available::story();
     let evidence = made.anchored.evidence.clone().with_finality(made.anchored.proof.clone());
     let (files, trust) = (evidence.with_availability(made.proof.clone()).to_files(), made.trust());
     let judge = |verifier: &mut Verifier<'_>| {

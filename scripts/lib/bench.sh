@@ -13,7 +13,12 @@ bench_run() {
   fi
   if [ "${1:-}" = mesh ]; then
     shift
-    mesh_bench "$@"
+    mesh_bench bench "$@"
+    return
+  fi
+  if [ "${1:-}" = backlog ]; then
+    shift
+    mesh_bench backlog "$@"
     return
   fi
   need_root bench

@@ -223,12 +223,12 @@ mesh_world() { # mesh_world SCRIPT: one of tests/mesh, and what it takes
   python3 "$BPI_ROOT/tests/mesh/$1.py" --programs "$CARGO_TARGET_DIR/ci" "${@:2}"
 }
 
-mesh_bench() { # what tests/mesh/bench.py takes
+mesh_bench() { # mesh_bench bench | backlog, and what that script of tests/mesh takes
   need_root "bench mesh"
   packages_need "to run containers" "${RUN_PACKAGES[@]}"
   packages_need "to test" "${TEST_PACKAGES[@]}"
   cgroups_mount_if_missing
-  mesh_programs && mesh_world bench "$@"
+  mesh_programs && mesh_world "$@"
 }
 
 mesh_objects() { # bpi-pinner on real object stores

@@ -112,10 +112,11 @@ def exits(mesh, count):
             "ctr_run_p50_ms": round(percentile(runs, 0.5))}
 
 
-def verifying(mesh, rounds, cosign):
-    """Whole processes in turn: docklock verify up to final, and cosign of the bundle alone."""
+def verifying(mesh, rounds, cosign, against):
+    """Whole processes in turn: docklock verify up to final, that of another build, and cosign of the bundle alone."""
     path = next(path for path in mesh.evidence() if path.parent.name == "mesh")
-    commands = {"docklock verify --level final": [str(mesh.programs / "docklock"), "verify", str(path), "--trust", str(mesh.trust), "--level", "final"]}
+    docklocks = {"docklock verify --level final": mesh.programs / "docklock"} | ({f"the same of {against}": against} if against else {})
+    commands = {name: [str(docklock), "verify", str(path), "--trust", str(mesh.trust), "--level", "final"] for name, docklock in docklocks.items()}
     if cosign:
         commands["cosign verify-blob-attestation (signature alone)"] = [
             str(cosign), "verify-blob-attestation", "--bundle", str(path / "receipt.sigstore.json"), "--key", str(mesh.folder / "host.key.pub.pem"),
@@ -141,6 +142,7 @@ def main():
     parser.add_argument("--per-s", type=float, default=100, help="their pace")
     parser.add_argument("--containers", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=30, help="of verifying")
+    parser.add_argument("--against", type=pathlib.Path, help="another build's docklock, which verifies in turn")
     parser.add_argument("--json", type=pathlib.Path, help="write the figures here")
     arguments = parser.parse_args()
     sys.path.insert(0, str(world.HERE.parent / "conformance/receipts"))
@@ -156,7 +158,7 @@ def main():
     try:
         mesh.start()
         figures["from container exit to evidence"] = exits(mesh, arguments.containers)
-        figures["verifying"] = verifying(mesh, arguments.rounds, cosign)
+        figures["verifying"] = verifying(mesh, arguments.rounds, cosign, arguments.against)
         figures["from spool to evidence, paced"] = latency(mesh, arguments.paced, arguments.per_s)
         mesh.agent.process.terminate()
         mesh.agent.process.wait()

@@ -37,13 +37,22 @@ pub(super) struct Seals {
     attested: BTreeSet<(ChainId, HeaderDigest, Hash)>,
 }
 
+/// A header of a chain, and by whom it is said to be final.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sealed<'a> {
+    pub(super) chain: ChainId,
+    pub(super) header: &'a Header,
+    pub(super) seal: &'a Seal,
+    pub(super) set: &'a ValidatorSet,
+}
+
 /// What is found about inclusion and about finality.
 pub(super) fn findings(evidence: &Evidence, trust: &Trust, seals: &mut Seals) -> (Finding, Finding) {
     let Some(proof) = &evidence.finality else {
         return (Finding::Unknown(NO_PROOF.to_owned()), Finding::Unknown(NO_PROOF.to_owned()));
     };
     let Finality { chain, header, seal, set, .. } = proof;
-    let finality = seals.final_header(*chain, header, seal, set, trust);
+    let finality = seals.final_header(Sealed { chain: *chain, header, seal, set }, trust);
     (inclusion(proof, evidence, &finality), finality)
 }
 
@@ -81,14 +90,8 @@ impl Seals {
     }
 
     /// Whether a header is final, by whom the trust file names.
-    pub(super) fn final_header(
-        &mut self,
-        chain: ChainId,
-        header: &Header,
-        seal: &Seal,
-        set: &ValidatorSet,
-        trust: &Trust,
-    ) -> Finding {
+    pub(super) fn final_header(&mut self, sealed: Sealed<'_>, trust: &Trust) -> Finding {
+        let Sealed { chain, header, seal, set } = sealed;
         let mut key = Writer::new();
         key.bytes(&chain.0).bytes(&header.digest().0).bytes(&set.digest().0);
         seal.write(&mut key);
@@ -96,7 +99,7 @@ impl Seals {
         if let Some(found) = self.found.get(&key) {
             return found.clone();
         }
-        let found = self.look_into(chain, header, seal, set, trust);
+        let found = self.look_into(sealed, trust);
         if self.found.len() >= FOUND_MAX {
             self.found.clear();
         }
@@ -104,14 +107,8 @@ impl Seals {
         found
     }
 
-    fn look_into(
-        &mut self,
-        chain: ChainId,
-        header: &Header,
-        seal: &Seal,
-        set: &ValidatorSet,
-        trust: &Trust,
-    ) -> Finding {
+    fn look_into(&mut self, sealed: Sealed<'_>, trust: &Trust) -> Finding {
+        let Sealed { chain, header, seal, set } = sealed;
         if !trust.has_chains() {
             return Finding::Unknown(NO_CHAIN.to_owned());
         }

@@ -1,7 +1,7 @@
 //! Whether a receipt's data can be had: pinners have signed that they keep enough of its shards, and a final header says that validators have seen that.
 
 use super::Falsehood;
-use super::anchor::Seals;
+use super::anchor::{Sealed, Seals};
 use super::report::Finding;
 use crate::availability::proof::Availability;
 use crate::evidence::Evidence;
@@ -42,8 +42,10 @@ fn judge(
     let counts = |pinner: &[u8; 32]| pinners.is_none_or(|pinners| pinners.contains(pinner));
     let checked = seals.check_attestation(anchor.chain, header, &proof.attestation, counts);
     checked.map_err(Falsehood::Attestation)?;
-    let of_its_own = proof.sealed.as_ref();
-    let of_its_own = of_its_own.map(|it| seals.final_header(anchor.chain, &it.header, &it.seal, &it.set, trust));
+    let of_its_own = proof.sealed.as_ref().map(|it| {
+        let sealed = Sealed { chain: anchor.chain, header: &it.header, seal: &it.seal, set: &it.set };
+        seals.final_header(sealed, trust)
+    });
     match of_its_own.as_ref().unwrap_or(finality) {
         Finding::True(_) => {}
         Finding::Unknown(why) => return Ok(Finding::Unknown(format!("its header, of height {height}: {why}"))),

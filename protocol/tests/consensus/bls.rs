@@ -6,7 +6,7 @@ use bpi_protocol::consensus::ids::{Epoch, ValidatorIndex};
 use bpi_protocol::consensus::scheme::{PublicKey, Scheme as _, Signature, Signer as _};
 use bpi_protocol::consensus::validators::{Signers, Validator, ValidatorSet};
 
-use crate::cluster::{Cluster, secret, signers, validator};
+use bpi_conformance::cluster::{Cluster, secret, signers, validator};
 
 /// Order of the group (draft-irtf-cfrg-pairing-friendly-curves, section 4.2.1), big-endian.
 const ORDER: &str = "73eda753299d7d483339d80809a1d80553bda402fffe5bfeffffffff00000001";

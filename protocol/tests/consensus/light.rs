@@ -8,7 +8,7 @@ use bpi_protocol::consensus::scheme::{Signature, Signer as _};
 use bpi_protocol::consensus::seal::{Seal, SealError, Votes, VotesError};
 use bpi_protocol::consensus::statement::{self, Place};
 
-use crate::cluster::{Cluster, secret, signers};
+use bpi_conformance::cluster::{Cluster, secret, signers};
 
 /// A cluster of nine (quorum 6), its genesis, and a client that trusts that.
 struct Chain {

@@ -3,6 +3,5 @@
 
 mod bls;
 mod bytes;
-mod cluster;
 mod light;
 mod vectors;

@@ -19,7 +19,7 @@ use bpi_protocol::log::proof::{Consistency, Inclusion};
 use bpi_protocol::log::{Hash, Log, leaf_hash};
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Cluster, secret, signers};
+use bpi_conformance::cluster::{Cluster, secret, signers};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/consensus.json");
 

@@ -9,22 +9,14 @@ use bpi_protocol::log::leaf::TenantId;
 use bpi_protocol::log::proof::ProofError;
 use bpi_protocol::mesh::validator::Sealed;
 use bpi_protocol::trust::Trust;
-use bpi_protocol::verify::{Falsehood, Level, Report, RowName, Status, Verifier, verify};
+use bpi_protocol::verify::{Falsehood, Level, RowName, Status, Verifier, verify};
 
-use crate::anchored::{Anchored, Available, MADE_S, TENANT};
 use crate::finality::row;
-
-impl Available {
-    fn judge(&self, proof: &Availability, trust: &Trust) -> Report {
-        let evidence = self.anchored.evidence.clone().with_finality(self.anchored.proof.clone());
-        let files = evidence.with_availability(proof.clone()).to_files();
-        verify(&Evidence::from_files(files).unwrap(), trust, Level::Final)
-    }
-}
+use bpi_conformance::anchored::{Anchored, Available, MADE_S, TENANT};
 
 #[test]
 fn data_that_enough_pinners_keep_under_a_final_header_are_available() {
-    let made = Available::new();
+    let made = Available::story();
     let report = made.judge(&made.proof, &made.trust());
     let detail =
         "9 of 12 shards, any 4 of which are enough, were kept by 3 pinners at height 7, and are for 30 days from then";
@@ -34,7 +26,7 @@ fn data_that_enough_pinners_keep_under_a_final_header_are_available() {
 
 #[test]
 fn without_a_proof_or_an_anchor_nothing_is_said() {
-    let made = Available::new();
+    let made = Available::story();
     let evidence = made.anchored.evidence.clone();
     for evidence in
         [evidence.clone().with_finality(made.anchored.proof.clone()), evidence.with_availability(made.proof.clone())]
@@ -48,7 +40,7 @@ fn without_a_proof_or_an_anchor_nothing_is_said() {
 
 #[test]
 fn a_header_of_its_own_has_to_be_final_as_well() {
-    let mut made = Available::new();
+    let mut made = Available::story();
     let header = Header { height: Height(8), ..made.anchored.proof.header };
     let (seal, set) = (made.anchored.seal(header), made.anchored.cluster.set.clone());
     made.proof.sealed = Some(Box::new(Sealed { header, seal, set }));
@@ -71,7 +63,7 @@ fn each_way_in_which_data_are_not_shown_to_be_available_is_told() {
         report.rows.iter().find(|row| row.name == RowName::Availability).unwrap().falsehood.clone()
     };
     let bent = |bend: &dyn Fn(&mut Available)| {
-        let mut made = Available::new();
+        let mut made = Available::story();
         bend(&mut made);
         falsehood(&made, &made.trust())
     };
@@ -88,7 +80,7 @@ fn each_way_in_which_data_are_not_shown_to_be_available_is_told() {
         made.commit();
     });
     assert_eq!(fewer, Some(Falsehood::Attestation(few)));
-    let made = Available::new();
+    let made = Available::story();
     let [first, second, third] = [0, 1, 2].map(|at| made.pinners[at].verifying_key().to_bytes());
     let forged = bent(&|made| {
         made.proof.attestation.acknowledgements[1].signature[5] ^= 1;
@@ -109,7 +101,7 @@ fn each_way_in_which_data_are_not_shown_to_be_available_is_told() {
 
 #[test]
 fn a_proof_is_read_as_it_was_written_and_no_changed_byte_passes() {
-    let made = Available::new();
+    let made = Available::story();
     let bytes = made.proof.to_bytes();
     assert!(bytes.len() < 800 && bytes.len() <= AVAILABILITY_BYTES_MAX, "{}", bytes.len());
     assert_eq!(Availability::from_bytes(&bytes).unwrap(), made.proof);

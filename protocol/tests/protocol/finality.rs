@@ -17,16 +17,8 @@ use bpi_protocol::verify::{Falsehood, Level, Report, RowName, Status, Verifier, 
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::anchored::{Anchored, TENANT, trust_file};
-use crate::cluster::{Cluster, secret, signers, validator};
-
-impl Anchored {
-    fn judge(&self, proof: Finality, trust: &Trust) -> Report {
-        // Through bytes, as it comes from a folder.
-        let files = self.evidence.clone().with_finality(proof).to_files();
-        verify(&Evidence::from_files(files).unwrap(), trust, Level::Included)
-    }
-}
+use bpi_conformance::anchored::{Anchored, TENANT, trust_file};
+use bpi_conformance::cluster::{Cluster, secret, signers, validator};
 
 pub(crate) fn row(report: &Report, name: RowName) -> (Status, String) {
     let row = report.rows.iter().find(|row| row.name == name).unwrap();
@@ -35,7 +27,7 @@ pub(crate) fn row(report: &Report, name: RowName) -> (Status, String) {
 
 #[test]
 fn a_receipt_in_the_log_of_a_header_that_a_trusted_quorum_has_sealed_is_final() {
-    let made = Anchored::new();
+    let made = Anchored::story();
     let report = made.judge(made.proof.clone(), &Anchored::trust(made.chain()));
     let by = format!("final at height 7 of chain {} by 6 of 9 validators", made.proof.chain);
     assert_eq!(row(&report, RowName::Finality), (Status::Pass, by));
@@ -46,7 +38,7 @@ fn a_receipt_in_the_log_of_a_header_that_a_trusted_quorum_has_sealed_is_final() 
 
 #[test]
 fn what_was_found_of_a_seal_is_believed_of_that_seal_alone() {
-    let made = Anchored::new();
+    let made = Anchored::story();
     let trust = Anchored::trust(made.chain());
     let mut verifier = Verifier::new(&trust);
     let mut judge = |proof: &Finality| {
@@ -64,7 +56,7 @@ fn what_was_found_of_a_seal_is_believed_of_that_seal_alone() {
 
 #[test]
 fn evidence_without_a_proof_is_not_anchored_and_says_so() {
-    let made = Anchored::new();
+    let made = Anchored::story();
     let report = verify(&made.evidence, &Anchored::trust(made.chain()), Level::Included);
     let missing = (Status::NotChecked, "not anchored: no finality.bin is part of this evidence".to_owned());
     assert_eq!((row(&report, RowName::Inclusion), row(&report, RowName::Finality)), (missing.clone(), missing));
@@ -73,7 +65,7 @@ fn evidence_without_a_proof_is_not_anchored_and_says_so() {
 
 #[test]
 fn validators_inside_the_evidence_are_not_trusted_for_being_there() {
-    let made = Anchored::new();
+    let made = Anchored::story();
     let report = made.judge(made.proof.clone(), &Anchored::trust(json!([])));
     for name in [RowName::Inclusion, RowName::Finality] {
         assert_eq!(row(&report, name).0, Status::NotChecked, "{report}");
@@ -83,7 +75,7 @@ fn validators_inside_the_evidence_are_not_trusted_for_being_there() {
 
 #[test]
 fn each_way_in_which_a_header_is_not_final_is_told() {
-    let made = Anchored::new();
+    let made = Anchored::story();
     let (good, trust) = (&made.proof, Anchored::trust(made.chain()));
     let other = Cluster::new(0, 50, 9);
     let Seal::Votes(votes) = good.seal else { unreachable!() };
@@ -118,7 +110,7 @@ fn each_way_in_which_a_header_is_not_final_is_told() {
 
 #[test]
 fn a_set_that_the_trust_file_does_not_know_is_not_checked() {
-    let made = Anchored::new();
+    let made = Anchored::story();
     let other = Cluster::new(0, 50, 9);
     let proof = Finality { set: other.set.clone(), ..made.proof.clone() };
     let report = made.judge(proof, &Anchored::trust(made.chain()));
@@ -133,7 +125,7 @@ fn row_status(report: &Report) -> Status {
 
 #[test]
 fn a_receipt_that_is_not_in_the_log_of_a_final_header_is_false() {
-    let made = Anchored::new();
+    let made = Anchored::story();
     let (good, trust) = (&made.proof, Anchored::trust(made.chain()));
     let root = ProofError::Root { size: 9 };
     let mut bent = good.inclusion.clone();
@@ -159,7 +151,7 @@ fn a_receipt_that_is_not_in_the_log_of_a_final_header_is_false() {
 
 #[test]
 fn a_threshold_seal_needs_the_group_key_of_the_trust_file_and_no_set_in_it() {
-    let made = Anchored::new();
+    let made = Anchored::story();
     let (header, chain) = (made.proof.header, made.proof.chain);
     let commit = statement::commit(Place { chain, height: header.height }, Round(2), header.digest());
     let seal = Seal::Threshold { round: Round(2), signature: secret(99).sign(&commit) };
@@ -178,7 +170,7 @@ fn a_threshold_seal_needs_the_group_key_of_the_trust_file_and_no_set_in_it() {
 
 #[test]
 fn chains_of_a_trust_file_are_read_strictly() {
-    let made = Anchored::new();
+    let made = Anchored::story();
     let parse = |chains| Trust::parse(&trust_file(chains)).unwrap_err();
     let (id, set) = (made.proof.chain, made.cluster.set.digest().to_string());
     let named = |id: &str| json!([{ "id": id, "validatorSets": [set] }]);
@@ -196,7 +188,7 @@ fn chains_of_a_trust_file_are_read_strictly() {
 
 #[test]
 fn the_longest_proof_is_as_long_as_the_bound_and_a_usual_one_a_few_kilobytes() {
-    let made = Anchored::new();
+    let made = Anchored::story();
     assert_eq!(made.proof.to_bytes().len(), 1 + 32 + 16 + 360 + 69 + (10 + 9 * 146) + (18 + 4 * 32));
     let set = ValidatorSet::new(Epoch(0), (0..128).map(validator).collect()).unwrap();
     let inclusion = Inclusion { index: 0, size: LEAVES_MAX, path: vec![[0; 32]; 53] };
@@ -207,7 +199,7 @@ fn the_longest_proof_is_as_long_as_the_bound_and_a_usual_one_a_few_kilobytes() {
 
 #[test]
 fn a_file_that_is_no_proof_is_malformed_evidence() {
-    let made = Anchored::new();
+    let made = Anchored::story();
     let mut files = made.evidence.with_finality(made.proof).to_files();
     let good = files[FINALITY_FILE].clone();
     for length in [0, 1, 48, 408, 478, good.len() - 1] {
@@ -227,7 +219,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn no_changed_bit_passes(at in any::<prop::sample::Index>(), bit in 0..8_u32) {
-        let made = Anchored::new();
+        let made = Anchored::story();
         let mut bytes = made.proof.to_bytes();
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;

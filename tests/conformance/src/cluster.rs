@@ -10,7 +10,7 @@ use bpi_protocol::consensus::validators::{Signers, Validator, ValidatorSet};
 
 /// The secret key that a number stands for.
 pub fn secret(number: u8) -> SecretKey {
-    SecretKey::generate(&[number; 32]).unwrap()
+    SecretKey::generate(&[number; 32]).expect("keys of this chain")
 }
 
 /// A validator with that key.
@@ -26,8 +26,11 @@ pub fn signers(indices: impl IntoIterator<Item = u16>) -> Signers {
 
 /// A validator set whose secret keys are known.
 pub struct Cluster {
+    /// The secret key of each.
     pub secrets: Vec<SecretKey>,
+    /// Who they are.
     pub set: ValidatorSet,
+    /// Their public keys, looked into.
     pub keys: Keys,
 }
 
@@ -35,8 +38,9 @@ impl Cluster {
     /// So many validators, the first with the key of `number`.
     pub fn new(epoch: u64, number: u8, validators: u8) -> Self {
         let numbers = number..number + validators;
-        let set = ValidatorSet::new(Epoch(epoch), numbers.clone().map(validator).collect()).unwrap();
-        Self { secrets: numbers.map(secret).collect(), keys: Keys::new(&set).unwrap(), set }
+        let set =
+            ValidatorSet::new(Epoch(epoch), numbers.clone().map(validator).collect()).expect("keys of this chain");
+        Self { secrets: numbers.map(secret).collect(), keys: Keys::new(&set).expect("keys of this chain"), set }
     }
 
     /// One validator's signature.
@@ -47,7 +51,7 @@ impl Cluster {
     /// The signatures of some as one.
     pub fn aggregate(&self, signers: Signers, statement: &[u8]) -> Signature {
         let parts: Vec<_> = signers.iter().map(|index| self.sign(index.0, statement)).collect();
-        self.keys.aggregate(&parts).unwrap()
+        self.keys.aggregate(&parts).expect("keys of this chain")
     }
 
     /// COMMIT votes of some as a seal.
