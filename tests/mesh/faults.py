@@ -78,8 +78,7 @@ class Faults:
 
     def all_is_final(self):
         self.mesh.wait(self.mesh.settled, "all is final", 120)
-        logs = {self.mesh.net.status(number)["log"][1] for number in range(len(self.mesh.net.nodes))}
-        return logs == {self.count}, (logs, self.count)
+        return self.mesh.logged(self.count)
 
 
 def cases(mesh):

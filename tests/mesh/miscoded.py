@@ -53,9 +53,8 @@ def cases(mesh):
         finally:
             liar.kill()
     mesh.start_member(mesh.agent)
-    mesh.wait(mesh.settled, "an honest batch of the same records is final", 60)
+    evidence = mesh.wait_for_evidence(60)
     yield "an honest batch of the same records becomes final", True, ""
-    evidence = mesh.evidence()
     wrong = [said for status, said in map(mesh.verify, evidence) if status != 0]
     yield f"{len(evidence)} pieces of evidence verify offline", len(evidence) == 3 and not wrong, wrong
 

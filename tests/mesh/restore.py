@@ -39,8 +39,7 @@ def cases(mesh, containers):
         status, _, error = mesh.container(f"c{number}", "sh", "-c", f"echo {number}")
         if status != 0:
             raise cluster.ClusterError(error)
-    mesh.wait(lambda: mesh.settled() and len(mesh.evidence()) == containers, "all is final", 60)
-    last = max(path.stat().st_mtime for path in mesh.evidence())
+    last = max(path.stat().st_mtime for path in mesh.wait_for_evidence(60))
     snapshot = mesh.folder / "class.snapshot"
     mesh.wait(lambda: snapshot.exists() and snapshot.stat().st_mtime > last, "the copy of db.class is newer than all evidence", 20)
     yield f"the copy of db.class follows within a second ({snapshot.stat().st_mtime - last:.2f} s)", snapshot.stat().st_mtime - last < 1.5, ""

@@ -82,8 +82,8 @@ def check(mesh, containers, seen):
     kinds = list(mesh.records().values())
     closing = len(kinds) - kinds.count("intent")
     yield "there are as many receipts and aborts as intents", kinds.count("intent") == closing and closing >= containers, (len(kinds), closing)
-    logs = [mesh.net.status(number)["log"][1] for number in range(len(mesh.net.nodes))]
-    yield "each is in the validators' log exactly once", set(logs) == {closing}, (logs, closing)
+    logged, logs = mesh.logged(closing)
+    yield "each is in the validators' log exactly once", logged, (logs, closing)
     evidence = mesh.evidence()
     yield "each receipt has evidence", len(evidence) == kinds.count("receipt"), (len(evidence), kinds.count("receipt"))
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
@@ -137,8 +137,7 @@ def cases(mesh, storm, arguments):
             thread.join()
     mesh.wait(mesh.settled, "all is final", PATIENCE_S)
     final = time.monotonic() - began
-    receipts = sum(1 for kind in mesh.records().values() if kind == "receipt")
-    mesh.wait(lambda: len(mesh.evidence()) == receipts, "all evidence is written", 60)
+    mesh.wait_for_evidence(60)
     yield "every container ended as it should", not wrong, wrong[:3]
     yield from check(mesh, arguments.containers, seen)
     if arguments.cosign and (refused := cosign(mesh, arguments.cosign)) is not None:

@@ -195,6 +195,22 @@ class Mesh:
         return (status and status["receipts"] == status["included"] == closing
                 and not any(status["batches"][state] for state in ("packed", "kept", "attested")))
 
+    def wait_for_evidence(self, patience_s):
+        """Waits until all is final and the evidence of each receipt is written, which happens a moment later; the evidence."""
+        self.wait(self.settled, "all is final", patience_s)
+        receipts = sum(1 for kind in self.records().values() if kind == "receipt")
+        return self.wait(lambda: len(found := self.evidence()) == receipts and found, f"the evidence of {receipts} receipts is written", 60)
+
+    def logged(self, count, patience_s=30):
+        """(whether the log of each validator has so many leaves, how many each has): one that was killed may be a few headers behind the others for a moment."""
+        end = time.monotonic() + patience_s
+        while True:
+            told = [self.net.status(number) for number in range(len(self.net.nodes))]
+            logs = [status and status["log"][1] for status in told]
+            if set(logs) == {count} or time.monotonic() > end:
+                return set(logs) == {count}, logs
+            time.sleep(0.1)
+
     def records(self):
         """{(boundary, number): kind} of all records in the spool."""
         kinds = {}
