@@ -137,27 +137,17 @@ impl Encoder {
             shard.extend_from_slice(part);
             shard.resize(end, 0);
         }
-        let begins: Vec<usize> = of_data.iter().map(|shard| shard.len() - chunk).collect();
-        let parity_begins: Vec<usize> = of_parity.iter().map(Vec::len).collect();
         of_parity.iter_mut().for_each(|shard| shard.resize(shard.len() + chunk, 0));
         let mut roots: Vec<ShardRoot> = self.roots.iter().map(|_| ShardRoot::new()).collect();
-        let (data_roots, parity_roots) = roots.split_at_mut(k);
         for at in (0..chunk).step_by(TILE_BYTES) {
-            let length = TILE_BYTES.min(chunk - at);
-            for ((_, coefficients), (shard, (begin, root))) in self
-                .combination
-                .targets
-                .iter()
-                .zip(of_parity.iter_mut().zip(parity_begins.iter().zip(parity_roots.iter_mut())))
-            {
-                let rows = of_data.iter().zip(&begins).map(|(row, begin)| &row[begin + at..begin + at + length]);
-                let out = &mut shard[begin + at..begin + at + length];
-                sum(coefficients, rows, out);
-                root.leaves(out);
+            let tile = at..chunk.min(at + TILE_BYTES);
+            let rows: Vec<&[u8]> = of_data.iter().map(|shard| &tail(shard, chunk)[tile.clone()]).collect();
+            for ((_, coefficients), shard) in self.combination.targets.iter().zip(of_parity.iter_mut()) {
+                let begin = shard.len() - chunk;
+                sum(coefficients, rows.iter().copied(), &mut shard[begin..][tile.clone()]);
             }
-            for (shard, (begin, root)) in of_data.iter().zip(begins.iter().zip(data_roots.iter_mut())) {
-                root.leaves(&shard[begin + at..begin + at + length]);
-            }
+            let parity = of_parity.iter().map(|shard| &tail(shard, chunk)[tile.clone()]);
+            ShardRoot::leaves_of_all(&mut roots, &rows.iter().copied().chain(parity).collect::<Vec<_>>());
         }
         self.roots.iter_mut().zip(roots).for_each(|(all, of_chunk)| all.push(of_chunk.root()));
         self.stripe += 1;
@@ -191,6 +181,11 @@ pub fn encode(coding: Coding, data: &[u8]) -> Result<Encoded, CodecError> {
     data.chunks(STRIPE_BYTES as usize).try_for_each(|stripe| encoder.stripe(stripe, &mut shards))?;
     let (da_root, roots) = encoder.finish()?;
     Ok(Encoded { coding, da_root, roots, shards })
+}
+
+/// The last bytes of a shard, so many.
+fn tail(shard: &[u8], bytes: usize) -> &[u8] {
+    &shard[shard.len() - bytes..]
 }
 
 /// Numbers of shards from one up to another, which is left out.
@@ -397,12 +392,30 @@ impl Rebuild {
     /// # Errors
     /// [`RebuildError::Few`].
     pub fn data(&self) -> Result<Vec<u8>, RebuildError> {
-        let points = self.points()?;
         let combination =
-            Combination::new(points, shards(0, self.coding.k()).filter(|data| self.shard(*data).is_none()));
-        let computed = self.compute(&combination);
-        let rows: Vec<&[u8]> = self.all(&combination, &computed).take(self.coding.k().into()).collect();
-        Ok(self.gather(&rows))
+            Combination::new(self.points()?, shards(0, self.coding.k()).filter(|data| self.shard(*data).is_none()));
+        let points: Vec<&[u8]> = combination.points.iter().filter_map(|point| self.shard(*point)).collect();
+        // Zeroes that the kernel gives, and sums where they belong: memory that is touched costs more than the products.
+        let last = self.coding.stripes() - 1;
+        let whole = last as usize * STRIPE_BYTES as usize;
+        let mut data = vec![0; whole + usize::from(self.coding.k()) * self.coding.chunk_bytes(last) as usize];
+        for (stripe, data) in (0..).zip(data.chunks_mut(STRIPE_BYTES as usize)) {
+            let (begin, chunk) = (self.coding.chunk_begin(stripe) as usize, self.coding.chunk_bytes(stripe) as usize);
+            for (part, shard) in data.chunks_mut(chunk).zip(shards(0, self.coding.k())) {
+                if let Some(bytes) = self.shard(shard) {
+                    part.copy_from_slice(&bytes[begin..begin + chunk]);
+                }
+            }
+            for at in (0..chunk).step_by(TILE_BYTES) {
+                let tile = at..chunk.min(at + TILE_BYTES);
+                for (target, coefficients) in &combination.targets {
+                    let out = &mut data[usize::from(*target) * chunk..][tile.clone()];
+                    sum(coefficients, points.iter().map(|point| &point[begin..][tile.clone()]), out);
+                }
+            }
+        }
+        data.truncate(self.coding.length() as usize);
+        Ok(data)
     }
 
     /// Rebuilds data and shards, and compares all with what the batch commits to.
@@ -474,10 +487,9 @@ impl Rebuild {
         let mut data = Vec::with_capacity(self.coding.length() as usize + rows.len() * LEAF);
         for stripe in 0..self.coding.stripes() {
             let (begin, chunk) = (self.coding.chunk_begin(stripe) as usize, self.coding.chunk_bytes(stripe) as usize);
-            let end = (data.len() + STRIPE_BYTES as usize).min(self.coding.length() as usize);
             rows.iter().for_each(|row| data.extend_from_slice(&row[begin..begin + chunk]));
-            data.truncate(end);
         }
+        data.truncate(self.coding.length() as usize);
         data
     }
 
