@@ -53,7 +53,7 @@ class Score:
 
     def skip(self, who, reason):
         self.counts[who]["skipped"] += 1
-        print(f"skip {who}: {reason}")
+        print(f"skipped: {who}, because {reason}")
 
     def table(self):
         print(f"\n{'verifier':<28}{'accepted':>10}{'refused':>10}{'as wanted':>12}{'failed':>8}{'skipped':>9}")
@@ -74,7 +74,7 @@ class Cases:
         self.folder = folder
         tools.run([fixture, folder], "writing the receipt and its mutants")
         table = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
-        self.keyid, self.key = table["keyid"], table["key"]
+        self.keyid, self.key, self.seed = table["keyid"], table["key"], table["seed"]
         self.all = table["cases"]
         # What every verifier of signatures must judge, the true one first.
         self.envelopes = [case for case in self.all if case["layer"] in ("true", "envelope")]
@@ -99,7 +99,7 @@ class RealRun(Cases):
         # The last 32 bytes of an Ed25519 SubjectPublicKeyInfo are the key (RFC 8410); its name is that of OpenSSH (RFC 8709).
         raw = base64.b64decode("".join(pem))[-32:]
         wire = b"\0\0\0\x0bssh-ed25519\0\0\0\x20" + raw
-        self.key = raw.hex()
+        self.key, self.seed = raw.hex(), None
         self.keyid = "SHA256:" + base64.b64encode(hashlib.sha256(wire).digest()).decode().rstrip("=")
         shutil.copy(self.key_file, folder / "trust.json")
         case = {"id": "true", "name": f"evidence in {evidence}", "layer": "true", "level": "chained", "exit": 0,
@@ -225,9 +225,91 @@ def command_line(score, cases, docklock):
         score.say(who, f"{case['name']}: the sentence", case["sentence"] in said, f"{case['sentence']!r} is not in {said.strip()[-300:]!r}")
 
 
+def export(docklock, cases, case, form, to, *words):
+    """The one file that `docklock export` writes, or None where it refuses the evidence."""
+    to.parent.mkdir(exist_ok=True)
+    command = [docklock, "export", cases.folder / case["id"], "--for", form, "--to", to, *words]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60)
+    return next(iter(to.iterdir())) if done.returncode == 0 else None
+
+
+def judged(who, form, cases, paths):
+    """What a library says of each file: (path, whether it takes it, its words)."""
+    lines = tools.run([tools.python(), tools.HERE / "judge_exports.py", form, cases.key, *paths], f"{who} reads {len(paths)} files").splitlines()
+    if len(lines) != len(paths):
+        raise tools.ToolError(f"{who} judged {len(lines)} of {len(paths)} files")
+    return [(pathlib.Path(path), verdict == "accepted", words) for path, verdict, words in (line.split("\t") for line in lines)]
+
+
+def documents(score, cases, docklock):
+    """OSCAL and OCSF: whatever the verdict, the document is one; without a member that has to be there it is none."""
+    for who, form, gone in (("compliance-trestle", "oscal", ("assessment-results", "import-ap")), ("py-ocsf-models", "ocsf", ("finding_info",))):
+        folder = cases.folder / form
+        made = [export(docklock, cases, case, form, folder / case["id"], "--trust", cases.folder / "trust.json", "--level", case["level"]) for case in cases.all]
+        written = [path for path in made if path]
+        enough = made[0] is not None and len(written) * 2 > len(made)
+        score.say(who, "the true evidence and most mutants give a document", enough, f"{len(written)} of {len(made)}")
+        if not enough:
+            continue
+        short = folder / "short.json"
+        whole = json.loads(written[0].read_text(encoding="utf-8"))
+        inner = whole
+        for name in gone[:-1]:
+            inner = inner[name]
+        del inner[gone[-1]]
+        short.write_text(json.dumps(whole), encoding="utf-8")
+        for path, accepted, words in judged(who, form, cases, [*written, short]):
+            score.expect(who, path.parent.name if path != short else f"without {gone[-1]}", accepted, path != short, words)
+
+
+def statement(score, cases, docklock):
+    """A signed statement of SCITT: taken as it is, refused with any of its bytes bent and over another preimage."""
+    who = "pycose"
+    if not cases.seed:
+        score.skip(who, "the key of a real host is not here")
+        return
+    folder = cases.folder / "scitt"
+    key = cases.folder / "host.key"
+    # RFC 8410: an Ed25519 PrivateKeyInfo is these 16 bytes and the seed.
+    info = base64.b64encode(bytes.fromhex("302e020100300506032b657004220420" + cases.seed)).decode()
+    key.write_text(f"-----BEGIN PRIVATE KEY-----\n{info}\n-----END PRIVATE KEY-----\n", encoding="ascii")
+    key.chmod(0o600)
+    made = export(docklock, cases, cases.all[0], "scitt", folder, "--key", key)
+    if made is None:
+        score.say(who, "docklock export --for scitt", False, "it wrote nothing")
+        return
+    preimage = base64.b64decode(json.loads(cases.file(cases.all[0], ".dsse.json").read_text(encoding="utf-8"))["payload"])
+    good = made.read_bytes()
+    variants = {"true": (good, preimage), "another-preimage": (good, preimage + b" ")}
+    variants |= {f"byte-{at}": (good[:at] + bytes([good[at] ^ 1]) + good[at + 1:], preimage) for at in range(len(good))}
+    paths = []
+    for name, (message, hashed) in variants.items():
+        paths.append(folder / f"{name}.cose")
+        paths[-1].write_bytes(message)
+        paths[-1].with_suffix(".preimage").write_bytes(hashed)
+    for path, accepted, words in judged(who, "cose", cases, paths):
+        score.expect(who, path.stem, accepted, path.stem == "true", words)
+
+
+def own_signature(score, cases, docklock):
+    """The receipt's own signature in signify's files, as `docklock export` writes them."""
+    program, environment = tools.signify()
+    folder = cases.folder / "for-signify"
+    if export(docklock, cases, cases.all[0], "signify", folder, "--trust", cases.key_file) is None:
+        score.say("signify", "docklock export --for signify", False, "it wrote nothing")
+        return
+    for name, bent in (("exported", False), ("exported, a byte bent", True)):
+        message = folder / "receipt.pae"
+        if bent:
+            message.write_bytes(message.read_bytes()[:-1] + b"?")
+        command = [program, "-V", "-q", "-p", folder / "host.pub", "-x", folder / "receipt.pae.sig", "-m", message]
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60, env=environment)
+        score.expect("signify", name, done.returncode == 0, not bent, done.stderr.strip())
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("docklock", nargs="?", help="path of the docklock CLI, to judge every mutant with it too")
+    parser.add_argument("docklock", nargs="?", default=os.environ.get("DOCKLOCK"), help="path of the docklock CLI, to judge every mutant with it too [default: $DOCKLOCK]")
     parser.add_argument("--evidence", metavar="FOLDER", help="evidence of a real run, to be accepted by all")
     parser.add_argument("--key", metavar="PEM", help="public key of the host that made it")
     parser.add_argument("--allow-missing", action="store_true", help="a verifier that cannot be had is skipped")
@@ -243,9 +325,12 @@ def main():
         else:
             cases = Cases(pathlib.Path(folder), built["receipts-fixture"])
             ours(score, cases, built)
-        for verifier in (cosign, sigstore, securesystemslib, intoto, dsse_crate, openssl, signify):
+        asked = [(verifier, built) for verifier in (cosign, sigstore, securesystemslib, intoto, dsse_crate, openssl, signify)]
+        if arguments.docklock:
+            asked += [(verifier, arguments.docklock) for verifier in (documents, statement, own_signature)]
+        for verifier, program in asked:
             try:
-                verifier(score, cases, built)
+                verifier(score, cases, program)
             except tools.ToolError as error:
                 if arguments.allow_missing:
                     score.skip(verifier.__name__, error)

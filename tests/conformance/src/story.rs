@@ -31,6 +31,11 @@ impl Signer {
         PublicKey::from_verifying_key(self.key.verifying_key())
     }
 
+    /// The 32 bytes that its key is made of (RFC 8032, 5.1.5): no secret.
+    pub fn seed(&self) -> [u8; 32] {
+        self.key.to_bytes()
+    }
+
     /// Signs bytes as they are.
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.key.sign(message).to_bytes()

@@ -34,7 +34,7 @@ fn main() -> anyhow::Result<()> {
             "exit": exit, "sentence": sentence,
         }));
     }
-    write(&out.join("cases.json"), serde_json::to_string_pretty(&json!({ "keyid": truth.host.public_key().keyid(), "key": hex(truth.host.public_key().as_bytes()), "cases": cases }))?.as_bytes())
+    write(&out.join("cases.json"), serde_json::to_string_pretty(&json!({ "keyid": truth.host.public_key().keyid(), "key": hex(truth.host.public_key().as_bytes()), "seed": hex(&truth.host.seed()), "cases": cases }))?.as_bytes())
 }
 
 fn hex(bytes: &[u8]) -> String {
