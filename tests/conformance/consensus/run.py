@@ -186,7 +186,7 @@ class Score:
 
     def skip(self, who, reason):
         self.counts[who]["skipped"] += 1
-        print(f"skip {who}: {reason}")
+        print(f"skipped: {who}, because {reason}")
 
     def close(self):
         total = collections.Counter()

@@ -28,7 +28,7 @@ def main():
         said = json.loads(tools.run([tools.python(HERE), HERE / "judge_frames.py", VECTORS], "libsodium and OpenSSL open frames"))
     except tools.ToolError as error:
         if arguments.allow_missing:
-            print(f"skip frames: {error}\n0 passed, 0 failed, 1 skipped")
+            print(f"skipped: frames, because {error}\n0 passed, 0 failed, 1 skipped")
             return 0
         print(f"FAIL frames: {error}\n0 passed, 1 failed, 0 skipped")
         return 1
