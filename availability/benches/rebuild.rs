@@ -2,12 +2,16 @@
 //! percentiles. Arguments behind `--`: how many sets for 64 MiB (300), and how many for 16 KiB (1 000 000), where each result is compared.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "../tests/draw/mod.rs"]
+mod draw;
+
 use std::time::Duration;
 
 use bpi_availability::codec::{Encoded, Encoder, Rebuild, encode};
 use bpi_protocol::availability::coding::{Coding, STRIPE_BYTES};
 use chacha20::ChaCha20Rng;
 use chacha20::rand_core::{Rng as _, SeedableRng as _};
+use draw::choose;
 use rustix::time::{ClockId, clock_gettime};
 
 const MIB: usize = 1 << 20;
@@ -20,17 +24,6 @@ fn random(rng: &mut ChaCha20Rng, bytes: usize) -> Vec<u8> {
     let mut data = vec![0; bytes];
     rng.fill_bytes(&mut data);
     data
-}
-
-/// k of n numbers, drawn one after another.
-fn drawn(rng: &mut ChaCha20Rng, k: u16, n: u16) -> Vec<u8> {
-    let mut all: Vec<u8> = (0..n).map(|shard| shard as u8).collect();
-    for at in 0..usize::from(k) {
-        let other = at + rng.next_u32() as usize % (all.len() - at);
-        all.swap(at, other);
-    }
-    all.truncate(k.into());
-    all
 }
 
 /// Processor time from shards as they come to the data: their roots are checked first. And whether the data are what they were.
@@ -50,7 +43,7 @@ fn sets(rng: &mut ChaCha20Rng, k: u16, n: u16, bytes: usize, count: usize) {
     let mut wrong = 0;
     let mut times: Vec<Duration> = (0..count)
         .map(|_| {
-            let (time, right) = rebuild(&encoded, &drawn(rng, k, n), &data);
+            let (time, right) = rebuild(&encoded, &choose(rng, n, k), &data);
             wrong += usize::from(!right);
             time
         })

@@ -1,7 +1,7 @@
 //! Reed-Solomon over stripes: bytes to shards with their commitment, and any k shards to bytes.
 //!
 //! Each shard is a sum of k others, each multiplied by a coefficient (`bpi_protocol::availability::field`). The products are computed by
-//! `reed-solomon-erasure`'s vectors, some leaves of all shards at a time, so that a leaf is still in the processor's first cache when it is hashed. A
+//! `reed-solomon-erasure`'s vectors, some leaves of all shards at a time, which are hashed side by side while the processor's second cache has them. A
 //! stripe of all shards is the most that is held beside input and output: n / k MiB.
 //!
 //! Always true: a shard counts for nothing before its root is found right, since decoding a bent one gives wrong bytes and no error. Absent on purpose:

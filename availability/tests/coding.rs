@@ -1,6 +1,8 @@
 //! Shards are those of the formula, any k rebuild a batch, what is bent is named, and what is wrongly encoded is proved.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod draw;
+
 use bpi_availability::codec::{CodecError, Encoded, Encoder, Rebuild, RebuildError, encode};
 use bpi_protocol::availability::coding::{Coding, LEAF_BYTES, STRIPE_BYTES};
 use bpi_protocol::availability::field::{combine, row};
@@ -9,6 +11,7 @@ use bpi_protocol::availability::tree::{ShardTree, da_root, shard_root};
 use bpi_protocol::availability::wrong::{WrongEncoding, WrongError, data_bytes};
 use chacha20::ChaCha20Rng;
 use chacha20::rand_core::{Rng as _, SeedableRng as _};
+use draw::choose;
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 
@@ -50,17 +53,6 @@ fn open(encoded: &Encoded, shard: u8, leaf: usize) -> Opening {
     let bytes = &encoded.shards[usize::from(shard)];
     let leaf_bytes = &bytes[leaf * LEAF..(leaf + 1) * LEAF];
     ShardTree::of(bytes).open(shard, &encoded.roots, leaf as u64, leaf_bytes).unwrap()
-}
-
-/// A random choice of `count` of `n` shards.
-fn choose(rng: &mut ChaCha20Rng, n: u16, count: u16) -> Vec<u8> {
-    let mut all: Vec<u8> = (0..n).map(|shard| shard as u8).collect();
-    for at in 0..usize::from(count) {
-        let other = at + rng.next_u32() as usize % (all.len() - at);
-        all.swap(at, other);
-    }
-    all.truncate(count.into());
-    all
 }
 
 #[test]
